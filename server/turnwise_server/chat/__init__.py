@@ -1,0 +1,1 @@
+"""One reply from messages: normalise, truncate, render, detokenise. It knows neither HTTP nor tensors."""

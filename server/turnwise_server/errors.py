@@ -1,0 +1,59 @@
+"""Every error the server raises on purpose. It knows nothing of HTTP: `api.errors` maps these to replies.
+
+TurnwiseError
+├── ConfigurationError          the server cannot start as told; the message names the setting and the remedy
+│   └── CheckpointError         a model directory that cannot be served; names the file and the remedy
+├── RequestError                the client's request is at fault
+│   └── ContextLengthError      the prompt cannot fit the model's context
+└── EngineError                 the engine cannot do the work
+    ├── QueueFullError          too much is waiting already; try again later
+    └── EngineDeadError         the engine process has ended; the reply is lost
+"""
+
+
+class TurnwiseError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class ConfigurationError(TurnwiseError):
+    """The server cannot start as told; the message names the setting and the remedy."""
+
+
+class CheckpointError(ConfigurationError):
+    """A model directory cannot be served; the message names the file and the remedy."""
+
+
+class RequestError(TurnwiseError):
+    """The client's request is at fault, in a way OpenAI's error object can say."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+
+class ContextLengthError(RequestError):
+    """The prompt has `prompt_tokens` tokens where the model takes `context_length`."""
+
+    def __init__(self, *, context_length: int, prompt_tokens: int) -> None:
+        super().__init__(
+            f"This model's maximum context length is {context_length} tokens. However, your messages resulted in "
+            f"{prompt_tokens} tokens. Please reduce the length of the messages.",
+            param="messages",
+            code="context_length_exceeded",
+        )
+        self.context_length = context_length
+        self.prompt_tokens = prompt_tokens
+
+
+class EngineError(TurnwiseError):
+    """The engine cannot do the work."""
+
+
+class QueueFullError(EngineError):
+    """Too much is waiting already; the same request may succeed in a moment."""
+
+
+class EngineDeadError(EngineError):
+    """The engine process has ended; what it was generating is lost."""

@@ -1,0 +1,1 @@
+"""Things several tests need: running servers, tiny models, scripted conversations."""

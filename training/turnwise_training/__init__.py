@@ -1,0 +1,1 @@
+"""Trains the models that Turnwise serves: tokenizer, pretraining and supervised fine-tuning."""
