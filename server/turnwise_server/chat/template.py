@@ -1,0 +1,130 @@
+"""Turns a conversation into token ids with the checkpoint's own chat template.
+
+Text from people never becomes a control token: the template's control tokens are written by the template alone.
+What a template can and cannot do is probed once, when the model is loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerFast
+
+from turnwise_server.chat.messages import Conversation
+from turnwise_server.errors import CheckpointError, RequestError
+
+_SENTINEL = "zq7f3x"
+_NAME_USE = re.compile(r"""message(\.name\b|\[\s*['"]name['"]\s*\])""")
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateTraits:
+    """What the checkpoint's template understands, found by rendering small conversations."""
+
+    has_system_role: bool
+    must_start_with_user: bool
+    writes_names: bool
+
+
+class ChatTemplate:
+    """Renders conversations for one tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, *, source: str) -> None:
+        """Probe the template of the tokenizer from the model directory `source`.
+
+        Raises:
+            CheckpointError: there is no template, or it cannot render a single user message.
+        """
+        if not tokenizer.chat_template:
+            raise CheckpointError(
+                f"{source} has no chat template: put a chat_template.jinja beside tokenizer.json, or serve a chat model"
+            )
+        self._tokenizer = tokenizer
+        self.traits = self._probe(source)
+
+    def render(self, conversation: Conversation) -> tuple[int, ...]:
+        """Return the prompt's token ids, ending where the assistant's reply begins.
+
+        Raises:
+            RequestError: the template refuses this conversation.
+        """
+        try:
+            return self._encode(self._messages(conversation))
+        except TemplateError as error:
+            raise RequestError(
+                f"The model's chat template cannot render these messages: {error}",
+                param="messages",
+                code="invalid_value",
+            ) from error
+
+    def end_of_turn_id(self) -> int | None:
+        """Return the special token that the template writes after an assistant's reply, if it writes one.
+
+        A checkpoint whose generation_config forgets this token never stops; stopping on it mends that.
+        """
+        turns = [{"role": "user", "content": _SENTINEL}, {"role": "assistant", "content": _SENTINEL * 2}]
+        try:
+            text = self._tokenizer.apply_chat_template(turns, tokenize=False)
+        except TemplateError:
+            return None
+        tail = str(text).rpartition(_SENTINEL)[2]
+        special = set(self._tokenizer.all_special_ids)
+        ids = self._tokenizer.encode(tail, add_special_tokens=False)
+        return next((token_id for token_id in ids if token_id in special), None)
+
+    def _messages(self, conversation: Conversation) -> list[dict[str, str]]:
+        """Fit the conversation to what the template can render: fold the system text, start with the user."""
+        messages = [
+            {"role": turn.role, "content": turn.content} | ({"name": turn.name} if turn.name else {})
+            for turn in conversation.turns
+        ]
+        folds = conversation.system is not None and not self.traits.has_system_role
+        needs_user = self.traits.must_start_with_user or folds
+        if needs_user and (not messages or messages[0]["role"] != "user"):
+            messages.insert(0, {"role": "user", "content": ""})
+        if conversation.system is None:
+            return messages
+        if folds:
+            parts = (conversation.system, messages[0]["content"])
+            messages[0] = messages[0] | {"content": "\n\n".join(part for part in parts if part)}
+            return messages
+        return [{"role": "system", "content": conversation.system}, *messages]
+
+    def _encode(self, messages: list[dict[str, str]]) -> tuple[int, ...]:
+        ids: Any = self._tokenizer.apply_chat_template(
+            messages,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+            sanitize_control_tokens=True,
+        )
+        return tuple(ids)
+
+    def _probe(self, source: str) -> TemplateTraits:
+        user, assistant, system = (
+            {"role": role, "content": f"{_SENTINEL} {role}"} for role in ("user", "assistant", "system")
+        )
+        if self._try_render([user]) is None:
+            raise CheckpointError(
+                f"The chat template of {source} cannot render a user message: repair its chat_template.jinja"
+            )
+        with_system = self._try_render([system, user])
+        starts_with_assistant = self._try_render([assistant, user])
+        template = str(self._tokenizer.chat_template)
+        return TemplateTraits(
+            has_system_role=with_system is not None and str(system["content"]) in with_system,
+            must_start_with_user=starts_with_assistant is None,
+            writes_names=bool(_NAME_USE.search(template)),
+        )
+
+    def _try_render(self, messages: list[dict[str, str]]) -> str | None:
+        """Render to text, or None if the template raises on these messages (or fails in any way jinja can)."""
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            )
+        except TemplateError:
+            return None

@@ -1,0 +1,211 @@
+"""Orchestrates one reply: messages in, text events out. It knows the engine's contract, never HTTP.
+
+A reply is prepared first (pure work, every refusal happens here) and started then (queued in the engine), so that a
+caller can answer a bad request before any work is done. The whole reply is the sum of its events: streamed and whole
+replies cannot differ.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tokenizers import Tokenizer
+
+from turnwise_server.chat.detokenizer import Detokenizer, Piece
+from turnwise_server.chat.messages import ClientMessage
+from turnwise_server.chat.token_text import TokenBytes
+from turnwise_server.engine.base import Generation, SamplingParams, TokenEvent, TokenLogprobs
+
+Truncation = Literal["auto", "disabled"]
+
+_SEED_RANGE = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """What a client asks for, already validated. None means the checkpoint's recommendation."""
+
+    id: str
+    messages: tuple[ClientMessage, ...]
+    tenant: str = ""
+    n: int = 1
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    truncation: Truncation = "auto"
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float = 0.0
+    seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    top_logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTurn:
+    """A request that will fit: its prompt and the limits that hold for it."""
+
+    id: str
+    tenant: str
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams
+    n: int
+    stop: tuple[str, ...]
+    dropped_messages: int
+    """How many of the client's messages were left out to make the rest fit."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt_ids)
+
+    @property
+    def max_tokens(self) -> int:
+        return self.sampling.max_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class TokenText:
+    """A token as logprobs show it: text (U+FFFD where it is part of a character), bytes, natural-log probability."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...]
+    top: tuple[TokenText, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More text of choice `index`; `logprobs` are those of the tokens that the text completes."""
+
+    index: int
+    text: str
+    logprobs: tuple[TokenText, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceFinished:
+    """Choice `index` is complete; nothing more comes for it."""
+
+    index: int
+    finish_reason: Literal["stop", "length"]
+
+
+TurnEvent = TextDelta | ChoiceFinished
+
+
+def seed_of_choice(seed: int | None, index: int) -> int:
+    """Give every choice a seed of its own that follows from the request's; without one, a fresh seed."""
+    return secrets.randbelow(_SEED_RANGE) if seed is None else (seed + index) % _SEED_RANGE
+
+
+class Turn:
+    """A reply being generated: iterate it once for events, `cancel` it at any moment."""
+
+    def __init__(
+        self,
+        generations: tuple[Generation, ...],
+        *,
+        tokenizer: Tokenizer,
+        token_bytes: TokenBytes,
+        stop: tuple[str, ...],
+    ) -> None:
+        self._generations = generations
+        self._tokenizer = tokenizer
+        self._token_bytes = token_bytes
+        self._stop = stop
+        self.cached_tokens = 0
+        self.completion_tokens = 0
+
+    def cancel(self) -> None:
+        """Stop every choice and free its slot. Never blocks; a no-op once finished."""
+        for generation in self._generations:
+            generation.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[TurnEvent]:
+        """Yield events until every choice is finished. Leaving the loop early cancels what still runs.
+
+        Raises:
+            EngineDeadError: the engine ended before the reply did.
+        """
+        try:
+            if len(self._generations) == 1:
+                async for event in self._choice(0):
+                    yield event
+            else:
+                async for event in self._merged():
+                    yield event
+        finally:
+            self.cancel()
+
+    async def _merged(self) -> AsyncIterator[TurnEvent]:
+        """Events of several choices, in the order in which they happen."""
+        events: asyncio.Queue[TurnEvent | BaseException | None] = asyncio.Queue()
+
+        async def pump(index: int) -> None:
+            try:
+                async for event in self._choice(index):
+                    events.put_nowait(event)
+            except Exception as error:  # noqa: BLE001 - handed over to the consumer, who raises it
+                events.put_nowait(error)
+            else:
+                events.put_nowait(None)
+
+        tasks = [asyncio.create_task(pump(index)) for index in range(len(self._generations))]
+        try:
+            unfinished = len(tasks)
+            while unfinished:
+                event = await events.get()
+                if event is None:
+                    unfinished -= 1
+                elif isinstance(event, BaseException):
+                    raise event
+                else:
+                    yield event
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _choice(self, index: int) -> AsyncIterator[TurnEvent]:
+        generation = self._generations[index]
+        detokenizer: Detokenizer[TokenText] = Detokenizer(self._tokenizer, self._stop)
+        async for event in generation:
+            self.cached_tokens = max(self.cached_tokens, event.cached_tokens)
+            self.completion_tokens += 1
+            is_stop_token = event.finish_reason == "stop"
+            if not is_stop_token:
+                piece = detokenizer.feed(event.token_id, self._note(event))
+                if piece.text or piece.notes:
+                    yield self._delta(index, piece)
+            if detokenizer.stopped:
+                generation.cancel()
+                yield ChoiceFinished(index, "stop")
+                return
+            if event.finish_reason is not None:
+                piece = detokenizer.finish()
+                if piece.text or piece.notes:
+                    yield self._delta(index, piece)
+                yield ChoiceFinished(index, event.finish_reason.value)
+                return
+
+    @staticmethod
+    def _delta(index: int, piece: Piece[TokenText]) -> TextDelta:
+        return TextDelta(index, piece.text, piece.notes)
+
+    def _note(self, event: TokenEvent) -> TokenText | None:
+        return None if event.logprobs is None else self._token_text(event.token_id, event.logprobs)
+
+    def _token_text(self, token_id: int, logprobs: TokenLogprobs) -> TokenText:
+        top = tuple(self._single(alternative, logprob) for alternative, logprob in logprobs.top)
+        return self._single(token_id, logprobs.logprob, top)
+
+    def _single(self, token_id: int, logprob: float, top: tuple[TokenText, ...] = ()) -> TokenText:
+        data = self._token_bytes(token_id)
+        return TokenText(data.decode(errors="replace"), logprob, tuple(data), top)
