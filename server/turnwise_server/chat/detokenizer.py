@@ -34,6 +34,7 @@ class Detokenizer(Generic[T]):
         self._tokenizer = tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
         self._matcher = StopStringMatcher(stops)
+        self._held_ids: list[int] = []
         self._notes: deque[tuple[int | None, T]] = deque()
         self._decoded = 0
         self._released = 0
@@ -47,7 +48,9 @@ class Detokenizer(Generic[T]):
         """Take one token and return what may be shown now."""
         text = self._stream.step(self._tokenizer, token_id) or ""
         self._decoded += len(text)
+        self._held_ids.append(token_id)
         if text:
+            self._held_ids.clear()
             self._settle_notes()
         if note is not None:
             is_inside_character = not text and not self._is_silent(token_id)
@@ -58,9 +61,9 @@ class Detokenizer(Generic[T]):
         """Return what was held back. The bytes of a character that was never completed are no text."""
         if self.stopped:
             return Piece("", ())
-        text = self._matcher.flush()
-        self._released += len(text)
-        notes = tuple(note for _, note in self._notes)
+        unfinished = self._tokenizer.decode(self._held_ids, skip_special_tokens=True)
+        text = self._matcher.feed(unfinished.rstrip("\N{REPLACEMENT CHARACTER}")) + self._matcher.flush()
+        notes = () if self.stopped else tuple(note for _, note in self._notes)
         self._notes.clear()
         return Piece(text, notes)
 

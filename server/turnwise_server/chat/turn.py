@@ -192,7 +192,7 @@ class Turn:
                 piece = detokenizer.finish()
                 if piece.text or piece.notes:
                     yield self._delta(index, piece)
-                yield ChoiceFinished(index, event.finish_reason.value)
+                yield ChoiceFinished(index, "stop" if detokenizer.stopped else event.finish_reason.value)
                 return
 
     @staticmethod

@@ -1,0 +1,131 @@
+"""Truncation: what is kept fits, and it is the right part."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from turnwise_server.chat.context import Fit, Window, fit, split_exchanges
+from turnwise_server.chat.messages import Conversation, Message
+from turnwise_server.errors import ContextLengthError
+
+
+def render(conversation: Conversation) -> tuple[int, ...]:
+    """One token a character and three a turn: a template small enough to reckon with."""
+    system = [] if conversation.system is None else [1, *(ord(char) for char in conversation.system), 2]
+    return (
+        *system,
+        *(token for turn in conversation.turns for token in (1, *map(ord, turn.content), 2, 3)),
+        1,
+    )
+
+
+def turn_tokens(turn: Message) -> int:
+    return len(turn.content) + 3
+
+
+def fitted(
+    conversation: Conversation, context_length: int, max_tokens: int = 8, *, truncate: bool = True
+) -> Fit:
+    window = Window(context_length, max_tokens)
+    return fit(conversation, window, truncate=truncate, render=render, turn_tokens=turn_tokens)
+
+
+def dialogue(exchanges: int, *, words: str = "abcdefg") -> Conversation:
+    turns = [Message(role, words) for _ in range(exchanges) for role in ("user", "assistant")]
+    return Conversation("sys", (*turns, Message("user", "last")))
+
+
+conversations = st.builds(
+    lambda system, lead, texts: Conversation(
+        system,
+        tuple(
+            Message("user" if index % 2 == lead else "assistant", text, sources=1 + index % 3)
+            for index, text in enumerate(texts)
+        ),
+    ),
+    st.none() | st.text(max_size=10),
+    st.integers(0, 1),
+    st.lists(st.text(max_size=30), min_size=1, max_size=40),
+)
+
+
+@given(conversations, st.integers(8, 400), st.integers(1, 500))
+def test_the_kept_prompt_fits_and_keeps_the_ends(
+    conversation: Conversation, context: int, max_tokens: int
+) -> None:
+    last = Conversation(conversation.system, split_exchanges(conversation.turns)[-1])
+    if len(render(last)) > context - 1:
+        with pytest.raises(ContextLengthError) as caught:
+            fitted(conversation, context, max_tokens)
+        assert caught.value.prompt_tokens == len(render(last))
+        return
+    result = fitted(conversation, context, max_tokens)
+    kept = result.conversation
+    assert len(result.prompt_ids) < context
+    assert result.prompt_ids == render(kept)
+    assert kept.system == conversation.system
+    assert kept.turns == conversation.turns[len(conversation.turns) - len(kept.turns) :]
+    users = [turn for turn in conversation.turns if turn.role == "user"]
+    assert not users or users[-1] in kept.turns
+    dropped = conversation.turns[: len(conversation.turns) - len(kept.turns)]
+    assert result.dropped_messages == sum(turn.sources for turn in dropped)
+    assert not dropped or kept.turns[0].role == "user", "turns are dropped in whole exchanges"
+
+
+@given(conversations, st.integers(8, 400))
+def test_truncation_is_deterministic(conversation: Conversation, context: int) -> None:
+    def outcome() -> object:
+        try:
+            return fitted(conversation, context)
+        except ContextLengthError as error:
+            return error.prompt_tokens
+
+    assert outcome() == outcome()
+
+
+def test_nothing_is_dropped_from_what_fits() -> None:
+    conversation = dialogue(3)
+    assert fitted(conversation, 200).conversation == conversation
+    assert fitted(conversation, 200).dropped_messages == 0
+
+
+def test_dropping_comes_in_steps_of_a_quarter_of_the_window() -> None:
+    """While a chat grows, the first kept turn stays the same for many turns: the prefix cache survives."""
+    context_length, cuts = 400, []
+    for exchanges in range(1, 80):
+        result = fitted(dialogue(exchanges), context_length)
+        cuts.append(result.dropped_messages)
+    assert cuts == sorted(cuts)
+    steps = [b - a for a, b in itertools.pairwise(cuts) if b > a]
+    assert len(steps) > 5
+    assert all(step * (len("abcdefg") + 3) >= context_length // 4 - 20 for step in steps)
+
+
+def test_truncation_leaves_room_for_the_reply() -> None:
+    result = fitted(dialogue(50), 400, max_tokens=1000)
+    assert 400 - len(result.prompt_ids) >= 100
+
+
+def test_a_last_message_that_leaves_little_room_is_still_served() -> None:
+    conversation = Conversation(None, (Message("user", "x" * 90),))
+    assert len(fitted(conversation, 100, max_tokens=50).prompt_ids) == 94
+
+
+def test_a_last_message_that_cannot_fit_is_refused_with_both_numbers() -> None:
+    conversation = Conversation(
+        "s", (Message("user", "a"), Message("assistant", "b"), Message("user", "x" * 200))
+    )
+    with pytest.raises(ContextLengthError) as caught:
+        fitted(conversation, 100)
+    assert (caught.value.context_length, caught.value.prompt_tokens) == (100, 207)
+    assert caught.value.code == "context_length_exceeded"
+    assert "100" in caught.value.message
+    assert "207" in caught.value.message
+
+
+def test_disabled_truncation_refuses_instead_of_dropping() -> None:
+    with pytest.raises(ContextLengthError):
+        fitted(dialogue(50), 400, truncate=False)
+    assert fitted(dialogue(2), 400, truncate=False).dropped_messages == 0
