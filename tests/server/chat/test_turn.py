@@ -1,0 +1,208 @@
+"""One reply, from messages to text, on the fake engine."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.tiny_tokenizers import CHATML, tiny_tokenizer
+from turnwise_server.chat.checkpoint_files import GenerationDefaults
+from turnwise_server.chat.messages import ClientMessage
+from turnwise_server.chat.model import ChatModel
+from turnwise_server.chat.turn import ChoiceFinished, TextDelta, TurnEvent, TurnRequest, seed_of_choice
+from turnwise_server.engine.base import GenerationRequest
+from turnwise_server.engine.fake_engine import FakeEngine
+from turnwise_server.errors import ContextLengthError, EngineDeadError, QueueFullError, RequestError
+
+TOKENIZER = tiny_tokenizer(CHATML)
+STOP = TOKENIZER.convert_tokens_to_ids("<|im_end|>")
+HELLO = (ClientMessage("user", "hello"),)
+
+
+def encode(text: str) -> list[int]:
+    return list(TOKENIZER.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+
+async def chat_model(
+    *replies: str, context_length: int = 512, max_batch: int = 32, max_queued: int = 64, delay_s: float = 0.0
+) -> tuple[ChatModel, FakeEngine]:
+    engine = FakeEngine(
+        [encode(reply) for reply in replies or ("Hi!",)],
+        vocab_size=len(TOKENIZER),
+        stop_token_ids=frozenset({STOP}),
+        context_length=context_length,
+        max_batch=max_batch,
+        max_queued_requests=max_queued,
+        token_delay_s=delay_s,
+    )
+    info = await engine.start()
+    return ChatModel(
+        TOKENIZER, engine, info, defaults=GenerationDefaults(temperature=0.7), source="tiny"
+    ), engine
+
+
+async def reply(model: ChatModel, request: TurnRequest) -> list[TurnEvent]:
+    return [event async for event in model.start(model.prepare(request))]
+
+
+def text_of(events: Sequence[TurnEvent], index: int = 0) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta) and event.index == index)
+
+
+async def test_a_reply_is_its_deltas_and_a_finish() -> None:
+    model, _ = await chat_model("the quick brown fox")
+    turn = model.start(model.prepare(TurnRequest("r", HELLO)))
+    events = [event async for event in turn]
+    assert text_of(events) == "the quick brown fox"
+    assert events[-1] == ChoiceFinished(0, "stop")
+    assert turn.completion_tokens == len(encode("the quick brown fox")) + 1, "the end-of-turn token counts"
+
+
+@pytest.mark.parametrize("max_tokens", range(1, 12))
+async def test_a_reply_cut_by_max_tokens_ends_between_characters_and_says_length(max_tokens: int) -> None:
+    text = "a🎉日本é"
+    model, _ = await chat_model(text)
+    events = await reply(model, TurnRequest("r", HELLO, max_tokens=max_tokens))
+    assert text.startswith(text_of(events))
+    is_cut = max_tokens <= len(encode(text))
+    assert events[-1] == ChoiceFinished(0, "length" if is_cut else "stop")
+
+
+async def test_a_stop_string_ends_the_reply_frees_the_slot_and_is_not_shown() -> None:
+    model, engine = await chat_model("one two three four five six seven " * 5, delay_s=0.001)
+    turn = model.start(model.prepare(TurnRequest("r", HELLO, stop=("thr", "zzz"))))
+    events = [event async for event in turn]
+    assert text_of(events) == "one two "
+    assert events[-1] == ChoiceFinished(0, "stop")
+    assert turn.completion_tokens <= len(encode("one two three"))
+    await _settled(engine)
+    assert engine.running == 0
+
+
+@given(
+    text=st.text(alphabet="ab é🎉", max_size=30),
+    stops=st.lists(st.text(alphabet="ab é", min_size=1, max_size=3), max_size=3),
+    max_tokens=st.integers(1, 60),
+)
+async def test_logprobs_cover_exactly_the_shown_tokens(text: str, stops: list[str], max_tokens: int) -> None:
+    model, _ = await chat_model(text)
+    request = TurnRequest("r", HELLO, stop=tuple(stops), max_tokens=max_tokens, top_logprobs=2)
+    events = await reply(model, request)
+    noted = b"".join(
+        bytes(note.bytes) for event in events if isinstance(event, TextDelta) for note in event.logprobs
+    )
+    shown = text_of(events).encode()
+    finished = events[-1]
+    assert isinstance(finished, ChoiceFinished)
+    if finished.finish_reason == "length":
+        assert noted.startswith(shown), "only the bytes of an unfinished character may follow"
+    else:
+        assert shown.startswith(noted), "a token that reaches into the stop string is not shown"
+    assert all(
+        len(note.top) == 2 and math.isfinite(note.logprob)
+        for event in events
+        if isinstance(event, TextDelta)
+        for note in event.logprobs
+    )
+
+
+async def test_choices_are_independent_and_all_finish() -> None:
+    model, engine = await chat_model("alpha", "beta", "gamma")
+    turn = model.start(model.prepare(TurnRequest("r", HELLO, n=3, seed=5)))
+    events = [event async for event in turn]
+    assert [text_of(events, index) for index in range(3)] == ["alpha", "beta", "gamma"]
+    assert sorted(event.index for event in events if isinstance(event, ChoiceFinished)) == [0, 1, 2]
+    assert [request.sampling.seed for request in engine.requests] == [5, 6, 7]
+    assert turn.completion_tokens == sum(len(encode(text)) + 1 for text in ("alpha", "beta", "gamma"))
+
+
+async def test_leaving_the_loop_cancels_every_choice() -> None:
+    model, engine = await chat_model("a long reply " * 20, delay_s=0.005)
+    events = aiter(model.start(model.prepare(TurnRequest("r", HELLO, n=2))))
+    await anext(events)
+    await events.aclose()  # type: ignore[attr-defined]
+    await _settled(engine)
+    assert (engine.running, engine.waiting, engine.cancelled) == (0, 0, 2)
+
+
+async def test_a_full_queue_refuses_the_request_and_leaves_no_choice_behind() -> None:
+    model, engine = await chat_model("x " * 50, max_batch=1, max_queued=1, delay_s=0.01)
+    with pytest.raises(QueueFullError):
+        model.start(model.prepare(TurnRequest("r", HELLO, n=3)))
+    await _settled(engine)
+    assert (engine.running, engine.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+async def test_an_engine_that_dies_raises_instead_of_ending_the_reply(n: int) -> None:
+    model, engine = await chat_model("a long reply " * 20, delay_s=0.005)
+    events = aiter(model.start(model.prepare(TurnRequest("r", HELLO, n=n))))
+    await anext(events)
+    engine.die()
+    with pytest.raises(EngineDeadError):
+        async for _ in events:
+            pass
+
+
+async def test_unset_sampling_follows_the_checkpoint_and_set_sampling_wins() -> None:
+    model, _ = await chat_model()
+    assert model.prepare(TurnRequest("r", HELLO)).sampling.temperature == 0.7
+    assert model.prepare(TurnRequest("r", HELLO, temperature=0.0)).sampling.temperature == 0.0
+
+
+async def test_max_tokens_is_clamped_to_the_room_that_is_left() -> None:
+    model, _ = await chat_model(context_length=64)
+    prepared = model.prepare(TurnRequest("r", HELLO, max_tokens=10_000))
+    assert prepared.max_tokens == 64 - prepared.prompt_tokens
+
+
+async def test_every_end_of_turn_token_stops_a_reply() -> None:
+    model, engine = await chat_model()
+    await reply(model, TurnRequest("r", HELLO))
+    eos = TOKENIZER.convert_tokens_to_ids("<|endoftext|>")
+    assert engine.requests[0].sampling.stop_token_ids == {STOP, eos}
+
+
+async def test_long_histories_are_truncated_or_refused_as_asked() -> None:
+    model, _ = await chat_model(context_length=128)
+    history = (
+        tuple(
+            ClientMessage(role, "hello world, how are you today?")
+            for _ in range(20)
+            for role in ("user", "assistant")
+        )
+        + HELLO
+    )
+    prepared = model.prepare(TurnRequest("r", history))
+    assert prepared.dropped_messages > 0
+    assert prepared.prompt_tokens < 128
+    with pytest.raises(ContextLengthError):
+        model.prepare(TurnRequest("r", history, truncation="disabled"))
+
+
+async def test_a_bias_for_no_token_is_refused() -> None:
+    model, _ = await chat_model()
+    with pytest.raises(RequestError, match="logit_bias"):
+        model.prepare(TurnRequest("r", HELLO, logit_bias={100_000: 1.0}))
+
+
+def test_choices_without_a_seed_get_fresh_ones() -> None:
+    assert len({seed_of_choice(None, 0) for _ in range(8)}) == 8
+    assert seed_of_choice(2**63 - 1, 1) == 0
+
+
+async def test_the_tenant_reaches_the_engine() -> None:
+    model, engine = await chat_model()
+    await reply(model, TurnRequest("r", HELLO, tenant="key-a"))
+    requests: list[GenerationRequest] = engine.requests
+    assert [request.tenant for request in requests] == ["key-a"]
+
+
+async def _settled(engine: FakeEngine) -> None:
+    for _ in range(100):
+        if not engine.running and not engine.waiting:
+            return
+        await asyncio.sleep(0.005)
