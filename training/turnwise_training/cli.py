@@ -1,0 +1,67 @@
+"""The command line `turnwise-train`; heavy libraries are imported by the stage that needs them."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from turnwise_training.config import (
+    PretrainConfig,
+    SFTConfig,
+    StageConfig,
+    TokenizerConfig,
+    as_json,
+    load_config,
+)
+from turnwise_training.errors import TrainingError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a dialogue model, stage by stage.")
+
+Recipe = Annotated[Path, typer.Argument(help="The recipe: a YAML file of this stage's settings.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the recipe's.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, with sizes and steps, and stop.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a finished output directory.")]
+
+
+@app.command()
+def tokenizer(recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False) -> None:
+    """Train a byte-level BPE tokenizer with the chat template."""
+    config = load_config(TokenizerConfig, recipe, overrides or [])
+    if dry_run:
+        return _print(config, {})
+    from turnwise_training.tokenizer import run_tokenizer
+
+    return run_tokenizer(config, force=force)
+
+
+@app.command()
+def pretrain(recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False) -> None:
+    """Train a new model on running text and dialogues, every token."""
+    config = load_config(PretrainConfig, recipe, overrides or [])
+    from turnwise_training.pretrain import describe, run_pretrain
+
+    return _print(config, describe(config)) if dry_run else run_pretrain(config, force=force)
+
+
+@app.command()
+def sft(recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False) -> None:
+    """Fine-tune a model on demonstrations: loss on the assistant's turns only."""
+    config = load_config(SFTConfig, recipe, overrides or [])
+    from turnwise_training.sft import describe, run_sft
+
+    return _print(config, describe(config)) if dry_run else run_sft(config, force=force)
+
+
+def _print(config: StageConfig, facts: dict[str, object]) -> None:
+    typer.echo(json.dumps({"config": as_json(config), **facts}, indent=2))
+
+
+def main() -> None:
+    """Run the command line; a known error is printed without a traceback and exits 2."""
+    try:
+        app()
+    except TrainingError as error:
+        typer.echo(f"turnwise-train: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,74 @@
+"""The two optimizers and the one schedule that drives them."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from turnwise_training.config import Optimization
+
+
+def rate_share(step: int, steps: int, settings: Optimization) -> float:
+    """Return the share of the peak rate at `step` of `steps`: a linear warmup, a plateau, a linear decay."""
+    warmup = max(1, round(settings.warmup_share * steps))
+    decay = max(1, round(settings.decay_share * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    left = min(1.0, (steps - step) / decay)
+    return settings.final_share + (1 - settings.final_share) * left
+
+
+class Optimizers:
+    """Muon for the matrices inside the layers, AdamW for embeddings and norms (weight decay on matrices only)."""
+
+    def __init__(self, model: nn.Module, settings: Optimization) -> None:
+        self._settings = settings
+        hidden, embedded, vectors = _split(model)
+        with_muon = settings.muon_learning_rate > 0
+        decayed = embedded if with_muon else [*hidden, *embedded]
+        self._adamw = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=settings.learning_rate,
+            betas=settings.betas,
+        )
+        # Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
+        self._muon = (
+            torch.optim.Muon(hidden, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay)
+            if with_muon
+            else None
+        )
+
+    def step(self, share: float) -> None:
+        """Update every weight at `share` of the peak rates, then clear the gradients."""
+        for group in self._adamw.param_groups:
+            group["lr"] = share * self._settings.learning_rate
+        self._adamw.step()
+        self._adamw.zero_grad(set_to_none=True)
+        if self._muon is not None:
+            for group in self._muon.param_groups:
+                group["lr"] = share * self._settings.muon_learning_rate
+            self._muon.step()
+            self._muon.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything `load_state_dict` needs to go on exactly."""
+        return {"adamw": self._adamw.state_dict(), "muon": self._muon.state_dict() if self._muon else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`."""
+        self._adamw.load_state_dict(state["adamw"])
+        if self._muon is not None:
+            self._muon.load_state_dict(state["muon"])
+
+
+def _split(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Return the matrices inside layers, the embedding matrices, and the vectors (norms, biases)."""
+    hidden, embedded, vectors = [], [], []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            vectors.append(parameter)
+        elif ".layers." in name:
+            hidden.append(parameter)
+        else:
+            embedded.append(parameter)
+    return hidden, embedded, vectors

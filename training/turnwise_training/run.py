@@ -1,0 +1,162 @@
+"""Runs: atomic step checkpoints, exact resume, the log and the progress line. It knows nothing of models."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from turnwise_training.errors import RunError
+
+MANIFEST = "MANIFEST.json"
+STATE = "state.pt"
+KEPT_STEPS = 2
+
+
+def refuse_finished(marker: Path, *, force: bool) -> None:
+    """Raise RunError if `marker` shows that a stage has finished there, unless `force`."""
+    if marker.exists() and not force:
+        raise RunError(f"{marker.parent} holds a finished result; pass --force to replace it or choose another output")
+
+
+class Run:
+    """One run's folder: config.json, log.jsonl and steps/00000120/ (state.pt, MANIFEST.json).
+
+    A step is written beside its place, synced, and renamed once its manifest is whole, so that a process killed
+    at any moment leaves the newest whole step to go on from.
+    """
+
+    def __init__(self, folder: Path, config: object) -> None:
+        """Open a run, new or begun; raises RunError if it was begun with another configuration."""
+        self.folder = folder
+        self._steps = folder / "steps"
+        self._steps.mkdir(parents=True, exist_ok=True)
+        for torn in self._steps.glob(".tmp-*"):
+            shutil.rmtree(torn)
+        self._check_config(config)
+        self._log = (folder / "log.jsonl").open("a+")
+
+    def _check_config(self, config: object) -> None:
+        path = self.folder / "config.json"
+        text = json.dumps(config, indent=2) + "\n"
+        if not path.exists():
+            write_durably(path, text.encode())
+        elif path.read_text() != text:
+            raise RunError(f"{path} was written by another configuration; give this run another name or remove {self.folder}")
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state after `step` steps; raises RunError, with older steps kept, if the disk is full."""
+        self._log.flush()
+        state = {**state, "step": step, "log_bytes": self._log.tell(), "torch_rng": torch.get_rng_state()}
+        unfinished = self._steps / f".tmp-{step:08d}"
+        try:
+            self._require_space()
+            unfinished.mkdir()
+            with (unfinished / STATE).open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            size = (unfinished / STATE).stat().st_size
+            files = {STATE: {"bytes": size, "sha256": file_sha256(unfinished / STATE)}}
+            write_durably(unfinished / MANIFEST, json.dumps({"step": step, "files": files}).encode())
+            unfinished.rename(self._steps / f"{step:08d}")
+            _sync_folder(self._steps)
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise RunError(f"step {step} could not be saved ({error}); earlier steps are kept: free disk space and run again") from error
+        for old in sorted(self._steps.glob("[0-9]*"))[:-KEPT_STEPS]:
+            shutil.rmtree(old)
+
+    def _require_space(self) -> None:
+        newest = max(self._steps.glob(f"[0-9]*/{STATE}"), default=None)
+        needed = newest.stat().st_size if newest else 0
+        free = shutil.disk_usage(self._steps).free
+        if free < 1.1 * needed:
+            raise OSError(f"{needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free")
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the newest whole state and cut the log back to it, or None for a new run."""
+        for step in sorted(self._steps.glob("[0-9]*"), reverse=True):
+            if _is_whole(step):
+                state: dict[str, Any] = torch.load(step / STATE, weights_only=True)
+                self._cut_log(state["log_bytes"])
+                torch.set_rng_state(state["torch_rng"])
+                return state
+            sys.stderr.write(f"{step} is damaged; trying the step before it\n")
+        self._cut_log(0)
+        return None
+
+    def _cut_log(self, size: int) -> None:
+        self._log.truncate(size)
+        self._log.seek(0, os.SEEK_END)
+
+    def log(self, line: dict[str, object]) -> None:
+        """Append one line to log.jsonl; it holds nothing that differs between equal runs, such as times."""
+        self._log.write(json.dumps(line) + "\n")
+        self._log.flush()
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()
+
+
+class Progress:
+    """One line that says how far a stage is and how long it will take."""
+
+    def __init__(self, *, steps: int, tokens_per_step: int, stream: TextIO) -> None:
+        self._steps = steps
+        self._tokens_per_step = tokens_per_step
+        self._stream = stream
+        self._recent: list[float] = [time.monotonic()]
+
+    def show(self, step: int, loss: float) -> None:
+        """Report that `step` steps are done."""
+        self._recent = [*self._recent[-20:], time.monotonic()]
+        pace = (self._recent[-1] - self._recent[0]) / (len(self._recent) - 1)
+        left = round(pace * (self._steps - step))
+        line = f"step {step}/{self._steps}  loss {loss:.3f}  {self._tokens_per_step / pace:,.0f} tokens/s  {left // 60}m{left % 60:02d}s left"
+        self._stream.write(("\r\x1b[K" + line) if self._stream.isatty() else line + "\n")
+        self._stream.flush()
+
+
+def _is_whole(step: Path) -> bool:
+    try:
+        files = json.loads((step / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return all(
+        (step / name).is_file()
+        and (step / name).stat().st_size == facts["bytes"]
+        and file_sha256(step / name) == facts["sha256"]
+        for name, facts in files.items()
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole or absent after a crash."""
+    unfinished = path.with_name(f".tmp-{path.name}")
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
