@@ -1,0 +1,67 @@
+"""The wheel, installed into an empty environment, serves the starter model that it carries."""
+
+import site
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from support.live_server import LiveServer, free_port, stop, wait_until
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_carries_the_three_packages_and_the_starter(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for package in ("turnwise_server", "turnwise_training", "turnwise_client"):
+        assert f"{package}/__init__.py" in names
+        assert f"{package}/py.typed" in names
+    for file in ("config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "README.md"):
+        assert f"turnwise_server/starter/{file}" in names
+    assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
+
+
+def test_the_installed_wheel_serves_the_starter(wheel: Path, tmp_path: Path) -> None:
+    """The libraries come from this environment by a path entry; of Turnwise itself only the wheel is there."""
+    home = tmp_path / "env"
+    venv.create(home, with_pip=False, symlinks=True)
+    packages = home / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    (packages / "libraries.pth").write_text("\n".join(site.getsitepackages()))
+    target = [
+        "--prefix",
+        str(home),
+        "--no-deps",
+        "--no-warn-script-location",
+        "--ignore-installed",
+        str(wheel),
+    ]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", *target], check=True, capture_output=True
+    )
+    port = free_port()
+    script = [str(home / "bin" / "python"), "-m", "turnwise_server.cli", "--port", str(port)]
+    where = [str(home / "bin" / "python"), "-c", "import turnwise_server; print(turnwise_server.__file__)"]
+    assert str(home) in subprocess.run(where, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+    process = subprocess.Popen(script, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    server = LiveServer(process, port, tmp_path / "none")
+    try:
+        wait_until(lambda: server.ready()[0] == 200 or process.poll() is not None, 120)
+        models = httpx2.get(f"{server.url}/v1/models", timeout=10).json()
+        assert [model["id"] for model in models["data"]] == ["starter"]
+        reply = server.chat(model="starter", messages=[{"role": "user", "content": "Hello!"}])
+        assert reply.status_code == 200
+        assert reply.json()["choices"][0]["message"]["content"]
+    finally:
+        stop(process)
