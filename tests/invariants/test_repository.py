@@ -55,7 +55,7 @@ def test_every_dependency_has_an_exact_version() -> None:
         *project["build-system"]["requires"],
     ]
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    names = {re.split(r"[<>=\[; ]", requirement)[0].lower() for requirement in wanted}
+    names = {re.split(r"[<>=\[; ]", requirement)[0].lower().replace("_", "-") for requirement in wanted}
     assert names <= pinned
 
 
