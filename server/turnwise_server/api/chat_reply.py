@@ -1,0 +1,147 @@
+"""The wire form of one chat reply: the whole JSON, or the frames of a stream. Pure: text events in, bytes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from turnwise_server.api.wire import (
+    AssistantMessage,
+    ChatCompletion,
+    Choice,
+    ChoiceLogprobs,
+    PromptTokensDetails,
+    TokenLogprob,
+    TopLogprob,
+    Usage,
+    encode_json,
+)
+from turnwise_server.chat.turn import ChoiceFinished, PreparedTurn, TextDelta, TokenText, Turn, TurnEvent
+
+_encode_text = json.JSONEncoder(ensure_ascii=False).encode
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyIdentity:
+    """What is the same in every frame of a reply."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+
+
+def usage_of(prepared: PreparedTurn, turn: Turn) -> Usage:
+    """Count the tokens of a reply that has ended."""
+    return Usage(
+        prompt_tokens=prepared.prompt_tokens,
+        completion_tokens=turn.completion_tokens,
+        total_tokens=prepared.prompt_tokens + turn.completion_tokens,
+        prompt_tokens_details=PromptTokensDetails(
+            cached_tokens=turn.cached_tokens, x_truncated_messages=prepared.dropped_messages or None
+        ),
+    )
+
+
+@dataclass(slots=True)
+class _ChoiceParts:
+    texts: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: str = ""
+
+
+class WholeReply:
+    """Collects the events of a reply into one JSON body."""
+
+    def __init__(self, identity: ReplyIdentity, *, n: int, has_logprobs: bool) -> None:
+        self._identity = identity
+        self._has_logprobs = has_logprobs
+        self._choices = [_ChoiceParts() for _ in range(n)]
+
+    def add(self, event: TurnEvent) -> None:
+        """Take the next event."""
+        parts = self._choices[event.index]
+        if isinstance(event, ChoiceFinished):
+            parts.finish_reason = event.finish_reason
+        else:
+            parts.texts.append(event.text)
+            parts.logprobs.extend(_token_logprobs(event.logprobs))
+
+    def body(self, usage: Usage) -> bytes:
+        """Return the JSON of the reply."""
+        identity = self._identity
+        completion = ChatCompletion(
+            id=identity.id,
+            created=identity.created,
+            model=identity.model,
+            choices=[self._choice(index, parts) for index, parts in enumerate(self._choices)],
+            usage=usage,
+            system_fingerprint=identity.system_fingerprint,
+        )
+        return encode_json(completion.model_dump())
+
+    def _choice(self, index: int, parts: _ChoiceParts) -> Choice:
+        return Choice(
+            index=index,
+            message=AssistantMessage(content="".join(parts.texts)),
+            logprobs=ChoiceLogprobs(content=parts.logprobs) if self._has_logprobs else None,
+            finish_reason="length" if parts.finish_reason == "length" else "stop",
+        )
+
+
+class ChunkWriter:
+    """Writes the frames of a streamed reply. What does not change is encoded once, so a token costs microseconds."""
+
+    def __init__(self, identity: ReplyIdentity, *, includes_usage: bool) -> None:
+        head = encode_json(
+            {
+                "id": identity.id,
+                "object": "chat.completion.chunk",
+                "created": identity.created,
+                "model": identity.model,
+                "service_tier": "default",
+                "system_fingerprint": identity.system_fingerprint,
+            }
+        ).decode()
+        self._head = f'data: {head[:-1]},"choices":['
+        self._tail = '],"usage":null}\n\n' if includes_usage else "]}\n\n"
+
+    def opening(self, n: int) -> bytes:
+        """Return the first frame of every choice, which alone carries the role."""
+        delta = '"delta":{"role":"assistant","content":"","refusal":null}'
+        return b"".join(self._frame(index, delta, "null") for index in range(n))
+
+    def event(self, event: TurnEvent) -> bytes:
+        """Return the frame of one event."""
+        if isinstance(event, ChoiceFinished):
+            return self._frame(event.index, '"delta":{}', f'"{event.finish_reason}"')
+        return self._text(event)
+
+    def usage(self, usage: Usage) -> bytes:
+        """Return the last frame of a reply whose client asked for usage."""
+        return f'{self._head}],"usage":{encode_json(usage.model_dump()).decode()}}}\n\n'.encode()
+
+    def _text(self, event: TextDelta) -> bytes:
+        fields = f'"delta":{{"content":{_encode_text(event.text)}}}'
+        if event.logprobs:
+            content = [item.model_dump() for item in _token_logprobs(event.logprobs)]
+            fields += f',"logprobs":{{"content":{encode_json(content).decode()},"refusal":null}}'
+        return self._frame(event.index, fields, "null")
+
+    def _frame(self, index: int, fields: str, finish_reason: str) -> bytes:
+        return (
+            f'{self._head}{{"index":{index},{fields},"finish_reason":{finish_reason}}}{self._tail}'.encode()
+        )
+
+
+def _token_logprobs(tokens: Iterable[TokenText]) -> Iterable[TokenLogprob]:
+    for token in tokens:
+        yield TokenLogprob(
+            token=token.token,
+            logprob=token.logprob,
+            bytes=list(token.bytes),
+            top_logprobs=[
+                TopLogprob(token=top.token, logprob=top.logprob, bytes=list(top.bytes)) for top in token.top
+            ],
+        )

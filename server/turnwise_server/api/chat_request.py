@@ -1,0 +1,278 @@
+"""The body of POST /v1/chat/completions: which parameters exist, their limits, and what they ask of the chat layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, Tag
+
+from turnwise_server.api.validation import (
+    Decimal,
+    RequestModel,
+    Text,
+    fault,
+    string_or_array,
+    unknown_fields,
+    validate,
+)
+from turnwise_server.chat.messages import ClientMessage, ContentPart
+from turnwise_server.chat.turn import TurnRequest
+from turnwise_server.errors import RequestError
+
+MAX_CHOICES = 8
+MAX_PARTS = 2048
+MAX_BIASES = 1024
+MAX_STOP_CHARACTERS = 1024
+MAX_TOKENS = 2**31 - 1
+MAX_SEED = 2**63 - 1
+
+_TOKEN_ID = re.compile(r"[0-9]{1,9}")
+
+
+def _no_such_feature(value: object) -> object:
+    """Refuse what would change the reply if we could do it; an empty value asks for nothing."""
+    if value in (None, False, [], {}, "none", "auto"):
+        return value
+    raise fault("unsupported_parameter", "Unsupported parameter: '{param}' is not supported with this model.")
+
+
+def _text_format(value: Mapping[str, object]) -> Mapping[str, object]:
+    if value.get("type") == "text":
+        return value
+    raise fault(
+        "unsupported_value", "Unsupported value: '{param}' supports only {'type': 'text'} with this model."
+    )
+
+
+def _text_only(value: list[str]) -> list[str]:
+    if set(value) <= {"text"}:
+        return value
+    raise fault("unsupported_value", "Unsupported value: '{param}' supports only 'text' with this model.")
+
+
+def _token_ids(value: dict[str, float]) -> dict[str, float]:
+    if all(_TOKEN_ID.fullmatch(key) for key in value):
+        return value
+    raise fault("invalid_value", "Invalid key in '{param}': every key must be a token id, such as \"42\".")
+
+
+Unsupported = Annotated[object, AfterValidator(_no_such_feature)]
+Count = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+Penalty = Annotated[Decimal, Field(ge=-2, le=2)]
+Label = Annotated[str, Field(max_length=512)]
+StopString = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+StopStrings = Annotated[list[StopString], Field(max_length=4, fail_fast=True)]
+
+
+class RequestPart(RequestModel):
+    """A part of a message's content."""
+
+    type: Literal["text", "refusal", "image_url", "input_audio", "file"]
+    text: Text | None = None
+    refusal: Text | None = None
+
+
+Parts = Annotated[list[RequestPart], Field(max_length=MAX_PARTS, fail_fast=True)]
+
+
+class RequestMessage(RequestModel):
+    """A message of the conversation so far."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: (
+        Annotated[
+            Annotated[Text, Tag("string")] | Annotated[Parts, Tag("array")],
+            string_or_array("objects"),
+        ]
+        | None
+    ) = None
+    refusal: Text | None = None
+    name: Annotated[Text, Field(max_length=256)] | None = None
+    tool_calls: Unsupported = None
+    function_call: Unsupported = None
+
+
+class StreamOptions(RequestModel):
+    """What a stream carries besides text."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class ChatCompletionRequest(RequestModel):
+    """OpenAI's parameters, and the sampling extensions of other servers."""
+
+    model: Annotated[str, Field(min_length=1)]
+    messages: Annotated[list[RequestMessage], Field(min_length=1, fail_fast=True)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    stop: (
+        Annotated[
+            Annotated[StopString, Tag("string")] | Annotated[StopStrings, Tag("array")],
+            string_or_array("strings"),
+        ]
+        | None
+    ) = None
+    temperature: Annotated[Decimal, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Decimal, Field(ge=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: (
+        Annotated[
+            dict[str, Annotated[Decimal, Field(ge=-100, le=100)]],
+            Field(max_length=MAX_BIASES),
+            AfterValidator(_token_ids),
+        ]
+        | None
+    ) = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    truncation: Literal["auto", "disabled"] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=MAX_TOKENS)] | None = None
+    min_p: Annotated[Decimal, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[Decimal, Field(gt=0, le=10)] | None = None
+
+    response_format: Annotated[dict[str, object], AfterValidator(_text_format)] | None = None
+    modalities: Annotated[list[str], AfterValidator(_text_only)] | None = None
+    tools: Unsupported = None
+    tool_choice: Unsupported = None
+    functions: Unsupported = None
+    function_call: Unsupported = None
+    audio: Unsupported = None
+    web_search_options: Unsupported = None
+    moderation: Unsupported = None
+    chat_template: Unsupported = None
+    continue_final_message: Unsupported = None
+
+    user: Label | None = None
+    safety_identifier: Label | None = None
+    prompt_cache_key: Label | None = None
+    prompt_cache_options: dict[str, object] | None = None
+    prompt_cache_retention: Label | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    parallel_tool_calls: bool | None = None
+    store: bool | None = None
+    metadata: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = None
+
+    @property
+    def includes_usage(self) -> bool:
+        """Whether a stream ends with a usage chunk."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+def parse_chat_request(body: Mapping[str, object], *, max_messages: int) -> ChatCompletionRequest:
+    """Check everything about a request that can be checked without the model.
+
+    Raises:
+        RequestError: with OpenAI's message, code and param.
+    """
+    messages = body.get("messages")
+    if isinstance(messages, list) and len(messages) > max_messages:
+        raise RequestError(
+            f"Invalid 'messages': array too long. Expected an array with maximum length {max_messages}, "
+            f"but got an array with length {len(messages)} instead.",
+            param="messages",
+            code="array_above_max_length",
+        )
+    request = validate(ChatCompletionRequest, body)
+    _check_together(request)
+    return request
+
+
+def ignored_params(body: Mapping[str, object]) -> list[str]:
+    """Return the names of parameters that have no effect although they ask for one."""
+    return unknown_fields(ChatCompletionRequest, body) + (["store"] if body.get("store") else [])
+
+
+def turn_request(
+    request: ChatCompletionRequest,
+    *,
+    id: str,  # noqa: A002 - the field's name on the wire
+    tenant: str,
+    default_max_tokens: int,
+    default_truncation: Literal["auto", "disabled"],
+) -> TurnRequest:
+    """Return what the chat layer has to do.
+
+    Raises:
+        RequestError: a message is incomplete.
+    """
+    stop = request.stop or []
+    return TurnRequest(
+        id=id,
+        messages=tuple(_client_message(message, index) for index, message in enumerate(request.messages)),
+        tenant=tenant,
+        n=request.n or 1,
+        max_tokens=request.max_completion_tokens or request.max_tokens or default_max_tokens,
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        truncation=request.truncation or default_truncation,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=None if request.top_k is None else max(request.top_k, 0),
+        min_p=request.min_p or 0.0,
+        seed=request.seed,
+        presence_penalty=request.presence_penalty or 0.0,
+        frequency_penalty=request.frequency_penalty or 0.0,
+        repetition_penalty=request.repetition_penalty,
+        logit_bias={int(token_id): bias for token_id, bias in (request.logit_bias or {}).items()},
+        top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+    )
+
+
+def _check_together(request: ChatCompletionRequest) -> None:
+    """Refuse parameters that are right alone and wrong together."""
+    if request.stream_options is not None and not request.stream:
+        raise RequestError(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
+            param="stream_options",
+            code="invalid_value",
+        )
+    if request.top_logprobs is not None and not request.logprobs:
+        raise RequestError(
+            "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.",
+            param="top_logprobs",
+            code="invalid_value",
+        )
+    limits = {request.max_tokens, request.max_completion_tokens} - {None}
+    if len(limits) > 1:
+        raise RequestError(
+            "'max_tokens' and 'max_completion_tokens' mean the same and were given different values.",
+            param="max_completion_tokens",
+            code="invalid_value",
+        )
+
+
+def _client_message(message: RequestMessage, index: int) -> ClientMessage:
+    path = f"messages[{index}]"
+    if message.role != "assistant" and "content" not in message.model_fields_set:
+        raise _missing(f"{path}.content")
+    content = message.content
+    if isinstance(content, list):
+        parts = tuple(_content_part(part, f"{path}.content[{at}]") for at, part in enumerate(content))
+        return ClientMessage(message.role, parts, message.refusal, message.name)
+    return ClientMessage(message.role, content, message.refusal, message.name)
+
+
+def _content_part(part: RequestPart, path: str) -> ContentPart:
+    if part.type == "text":
+        if part.text is None:
+            raise _missing(f"{path}.text")
+        return ContentPart("text", part.text)
+    if part.type == "refusal" and part.refusal is None:
+        raise _missing(f"{path}.refusal")
+    return ContentPart(part.type, part.refusal or "")
+
+
+def _missing(path: str) -> RequestError:
+    return RequestError(
+        f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter"
+    )

@@ -1,0 +1,248 @@
+"""Turns every failure into OpenAI's error object: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from turnwise_server.api.wire import encode_json
+from turnwise_server.errors import (
+    ContextLengthError,
+    EngineDeadError,
+    EngineError,
+    QueueFullError,
+    RequestError,
+    TurnwiseError,
+)
+
+ERROR_CODES: Mapping[str, int] = {
+    "array_above_max_length": 400,
+    "context_length_exceeded": 400,
+    "decimal_above_max_value": 400,
+    "decimal_below_min_value": 400,
+    "empty_array": 400,
+    "empty_string": 400,
+    "integer_above_max_value": 400,
+    "integer_below_min_value": 400,
+    "invalid_json": 400,
+    "invalid_type": 400,
+    "invalid_value": 400,
+    "missing_required_parameter": 400,
+    "object_above_max_properties": 400,
+    "string_above_max_length": 400,
+    "unsupported_parameter": 400,
+    "unsupported_value": 400,
+    "invalid_api_key": 401,
+    "invalid_host": 403,
+    "invalid_origin": 403,
+    "model_not_found": 404,
+    "unknown_url": 404,
+    "method_not_allowed": 405,
+    "request_timeout": 408,
+    "request_too_large": 413,
+    "unsupported_media_type": 415,
+    "internal_error": 500,
+    "engine_stalled": 503,
+    "engine_unavailable": 503,
+    "server_is_overloaded": 503,
+    "shutting_down": 503,
+    "timeout": 504,
+}
+"""Every code on the wire and its status. Each is explained in docs/http-api.md; a test compares them."""
+
+RETRY_SOON_S = 2
+RETRY_LATER_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReply:
+    """An error as the client will see it."""
+
+    status: int
+    message: str
+    type: str = "invalid_request_error"
+    code: str | None = None
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, int] = field(default_factory=dict)
+    """More keys of the error object, after OpenAI's four."""
+
+    def body(self) -> bytes:
+        """Return the error object as JSON."""
+        error = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+            **self.details,
+        }
+        return encode_json({"error": error})
+
+
+class ApiError(TurnwiseError):
+    """A refusal that only HTTP knows: keys, hosts, unknown addresses, sizes, deadlines."""
+
+    def __init__(self, reply: ErrorReply) -> None:
+        super().__init__(reply.message)
+        self.reply = reply
+
+
+def error_reply(error: Exception, request_id: str = "") -> ErrorReply:
+    """Return what the client learns about an error; nothing of what is inside for one that was not expected."""
+    match error:
+        case ApiError():
+            return error.reply
+        case ContextLengthError():
+            details = {"n_prompt_tokens": error.prompt_tokens, "n_ctx": error.context_length}
+            return ErrorReply(400, error.message, code=error.code, param=error.param, details=details)
+        case RequestError():
+            return ErrorReply(400, error.message, code=error.code, param=error.param)
+        case QueueFullError():
+            return overloaded()
+        case EngineDeadError() | EngineError():
+            return engine_unavailable()
+        case _:
+            return internal_error(request_id)
+
+
+def invalid_json(reason: str) -> ErrorReply:
+    """The body is not a JSON object."""
+    return ErrorReply(
+        400,
+        "We could not parse the JSON body of your request. The server expects a JSON object, sent with the header "
+        f"'content-type: application/json'. What is wrong: {reason}.",
+        code="invalid_json",
+    )
+
+
+def invalid_api_key(*, is_missing: bool) -> ErrorReply:
+    """The key is missing or unknown. The key itself is never repeated."""
+    problem = "No API key provided." if is_missing else "Incorrect API key provided."
+    return ErrorReply(
+        401,
+        f"{problem} Send a key of this server in the header 'Authorization: Bearer YOUR_KEY'.",
+        code="invalid_api_key",
+        headers={"www-authenticate": "Bearer"},
+    )
+
+
+def invalid_host(message: str, code: str) -> ErrorReply:
+    """A web page of somebody else tries to use a server that is meant for this machine alone."""
+    return ErrorReply(403, message, type="permission_error", code=code)
+
+
+def model_not_found(name: str) -> ErrorReply:
+    """No model of that name is served."""
+    return ErrorReply(
+        404,
+        f"The model `{shorten(name)}` does not exist or you do not have access to it.",
+        code="model_not_found",
+    )
+
+
+def unknown_url(method: str, path: str) -> ErrorReply:
+    """No route has that path."""
+    return ErrorReply(
+        404,
+        f"Unknown request URL: {method} {shorten(path)}. Please check the URL for typos, "
+        "and see /openapi.json for what this server offers.",
+        code="unknown_url",
+    )
+
+
+def method_not_allowed(method: str, allow: str) -> ErrorReply:
+    """The path exists, but not for that method."""
+    return ErrorReply(
+        405,
+        f"Not allowed to {method} here. This URL accepts: {allow}.",
+        code="method_not_allowed",
+        headers={"allow": allow},
+    )
+
+
+def request_timeout() -> ErrorReply:
+    """The body did not arrive in time."""
+    return ErrorReply(408, "The request body did not arrive in time.", code="request_timeout")
+
+
+def request_too_large(max_body_bytes: int) -> ErrorReply:
+    """The body is larger than the server takes."""
+    return ErrorReply(
+        413,
+        f"The request body is too large: this server takes at most {max_body_bytes} bytes.",
+        code="request_too_large",
+    )
+
+
+def unsupported_media_type(header: str, value: str) -> ErrorReply:
+    """The body is in a format or encoding the server does not read."""
+    return ErrorReply(
+        415,
+        f"Unsupported {header}: {shorten(value)!r}. Send plain JSON with the header "
+        "'content-type: application/json'.",
+        code="unsupported_media_type",
+    )
+
+
+def internal_error(request_id: str) -> ErrorReply:
+    """A fault of ours: the log has the rest under the same request id."""
+    return ErrorReply(
+        500,
+        "The server had an error while processing your request. Sorry about that! "
+        f"The log of the server has it under the request id {request_id}.",
+        type="server_error",
+        code="internal_error",
+    )
+
+
+def overloaded() -> ErrorReply:
+    """As many requests wait as may."""
+    return _unavailable(
+        "The server is overloaded: too many requests are waiting. Please retry in a moment.",
+        "server_is_overloaded",
+        RETRY_SOON_S,
+    )
+
+
+def engine_unavailable() -> ErrorReply:
+    """The engine has ended; it may be starting again."""
+    return _unavailable(
+        "The engine that generates replies has stopped. Please retry in a moment.",
+        "engine_unavailable",
+        RETRY_LATER_S,
+    )
+
+
+def engine_stalled() -> ErrorReply:
+    """Work waits and the engine does nothing."""
+    return _unavailable("The engine makes no progress.", "engine_stalled", RETRY_LATER_S)
+
+
+def shutting_down() -> ErrorReply:
+    """The server finishes what runs and takes no new work."""
+    return _unavailable("The server is shutting down.", "shutting_down", RETRY_LATER_S)
+
+
+def deadline_passed(timeout_s: float) -> ErrorReply:
+    """The reply was not ready in time."""
+    return ErrorReply(
+        504,
+        f"The reply was not finished within the server's limit of {timeout_s:g} seconds.",
+        type="server_error",
+        code="timeout",
+    )
+
+
+def shorten(text: str, limit: int = 200) -> str:
+    """Cut what a client sent, so that a reply never repeats megabytes of it."""
+    return text if len(text) <= limit else text[:limit] + "..."
+
+
+def _unavailable(message: str, code: str, retry_after_s: int) -> ErrorReply:
+    return ErrorReply(
+        503,
+        message,
+        type="service_unavailable_error",
+        code=code,
+        headers={"retry-after": str(retry_after_s)},
+    )

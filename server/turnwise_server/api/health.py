@@ -1,0 +1,34 @@
+"""GET /health (the process answers) and GET /ready (send it work). Both open, fast and without details."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from turnwise_server.api.errors import ApiError, engine_stalled, engine_unavailable
+from turnwise_server.api.openapi import describe_errors
+from turnwise_server.api.respond import json_response
+from turnwise_server.api.services import services_of
+from turnwise_server.api.wire import Status
+
+router = APIRouter()
+
+
+@router.get("/health", response_model=Status, responses=describe_errors(403, 500))
+async def health() -> Response:
+    """Say that the process is alive."""
+    return json_response(Status(status="ok").model_dump())
+
+
+@router.get("/ready", response_model=Status, responses=describe_errors(403, 500, 503))
+async def ready(request: Request) -> Response:
+    """Say whether requests would be served: the engine lives, makes progress, and nobody shuts the server down."""
+    services = services_of(request)
+    services.lifecycle.require_open()
+    stats = services.engine.stats()
+    if not stats.is_alive:
+        raise ApiError(engine_unavailable())
+    if services.stall_detector.is_stalled(stats):
+        raise ApiError(engine_stalled())
+    return json_response(Status(status="ready").model_dump())

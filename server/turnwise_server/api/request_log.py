@@ -1,0 +1,105 @@
+"""The outermost middleware: request ids, timing, the last resort for errors, and one log line a request."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import cast
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from turnwise_server.api.errors import internal_error
+from turnwise_server.api.lifecycle import Lifecycle
+from turnwise_server.api.respond import send_error
+from turnwise_server.log import describe_exception, get_logger
+
+CLIENT_GONE = 499
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What is known about a request while it runs; never content, keys or query strings."""
+
+    request_id: str
+    started: float = field(default_factory=time.perf_counter)
+    created: int = field(default_factory=lambda: int(time.time()))
+    """When it arrived, in seconds since 1970."""
+    status: int = 0
+    key_id: str = ""
+    facts: dict[str, object] = field(default_factory=dict)
+    """More for the log line: model, stream, token counts, finish reasons, error code."""
+
+    def elapsed_ms(self) -> float:
+        """Return the time since the request arrived, in milliseconds."""
+        return round((time.perf_counter() - self.started) * 1000, 1)
+
+    def mark_first_token(self) -> None:
+        """Note when the first token came."""
+        self.facts.setdefault("ttft_ms", self.elapsed_ms())
+
+
+def record_of(scope: Scope) -> RequestRecord:
+    """Return the record that `RequestLog` made for this request."""
+    return cast("RequestRecord", scope["state"]["record"])
+
+
+def accept_request_id(offered: str) -> str:
+    """Return the client's request id if it is harmless, else a new one."""
+    return offered if _REQUEST_ID.fullmatch(offered) else f"req_{secrets.token_hex(16)}"
+
+
+class RequestLog:
+    """ASGI middleware around everything else."""
+
+    def __init__(self, app: ASGIApp, *, lifecycle: Lifecycle) -> None:
+        self._app = app
+        self._lifecycle = lifecycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        offered = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        record = RequestRecord(accept_request_id(offered.decode("latin-1")))
+        scope.setdefault("state", {})["record"] = record
+        is_started = False
+
+        async def stamped_send(message: Message) -> None:
+            nonlocal is_started
+            if message["type"] == "http.response.start":
+                is_started = True
+                record.status = record.status or message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", record.request_id.encode()),
+                    (b"openai-processing-ms", str(int(record.elapsed_ms())).encode()),
+                ]
+            await send(message)
+
+        try:
+            with self._lifecycle.request():
+                await self._app(scope, receive, stamped_send)
+        except Exception as error:  # noqa: BLE001 - the last resort: no fault of ours may end a connection mutely
+            get_logger().error("unexpected_error", request_id=record.request_id, **describe_exception(error))
+            record.facts["error"] = "internal_error"
+            if not is_started:
+                await send_error(internal_error(record.request_id), stamped_send)
+        finally:
+            _write_line(scope, record)
+
+
+def _write_line(scope: Scope, record: RequestRecord) -> None:
+    route = scope.get("route")
+    get_logger().info(
+        "request",
+        request_id=record.request_id,
+        method=scope["method"],
+        path=route.path_format if route is not None else "(unknown)",
+        status=record.status,
+        duration_ms=record.elapsed_ms(),
+        key_id=record.key_id or None,
+        **record.facts,
+    )

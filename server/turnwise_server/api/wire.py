@@ -1,0 +1,166 @@
+"""What the server sends, as OpenAI defines it. Fields stand in the order of the wire; JSON is compact UTF-8."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def encode_json(value: object) -> bytes:
+    """Return compact JSON in UTF-8. NaN and infinities, which are not JSON, raise ValueError."""
+    return _ENCODER.encode(value).encode()
+
+
+class TopLogprob(BaseModel):
+    """A token and its natural-log probability."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TopLogprob):
+    """A generated token and the likeliest tokens in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(BaseModel):
+    """The tokens of one choice."""
+
+    content: list[TokenLogprob] | None
+    refusal: list[TokenLogprob] | None = None
+
+
+class PromptTokensDetails(BaseModel):
+    """What became of the prompt."""
+
+    cached_tokens: int = 0
+    audio_tokens: int = 0
+    x_truncated_messages: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Extension: how many messages were dropped because the conversation was too long; absent when none was."""
+
+
+class CompletionTokensDetails(BaseModel):
+    """Always zeros: no reasoning, audio or prediction here."""
+
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
+class Usage(BaseModel):
+    """Tokens of the prompt, counted once, and of the reply, summed over its choices."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails = CompletionTokensDetails()
+
+
+class AssistantMessage(BaseModel):
+    """The reply."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: str | None = None
+    annotations: list[object] = []
+
+
+class Choice(BaseModel):
+    """One of `n` replies."""
+
+    index: int
+    message: AssistantMessage
+    logprobs: ChoiceLogprobs | None
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatCompletion(BaseModel):
+    """A whole reply."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    service_tier: Literal["default"] = "default"
+    system_fingerprint: str
+
+
+class ChunkDelta(BaseModel):
+    """What a chunk adds to a message."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    refusal: str | None = None
+
+
+class ChunkChoice(BaseModel):
+    """A chunk's share in one choice."""
+
+    index: int
+    delta: ChunkDelta
+    logprobs: ChoiceLogprobs | None = None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class ChatCompletionChunk(BaseModel):
+    """One event of a streamed reply."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    service_tier: Literal["default"] = "default"
+    system_fingerprint: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+
+
+class ModelCard(BaseModel):
+    """A served model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    max_model_len: int
+    """Extension: the longest prompt plus reply, in tokens."""
+    default_max_tokens: int
+    """Extension: the length limit of a reply when the request names none."""
+
+
+class ModelList(BaseModel):
+    """Every served model."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class Status(BaseModel):
+    """The answer of /health and /ready."""
+
+    status: Literal["ok", "ready"]
+
+
+class ErrorObject(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of every error."""
+
+    error: ErrorObject

@@ -1,0 +1,82 @@
+"""Puts the HTTP application together. It starts nothing: engine and model come in ready."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from turnwise_server import __version__
+from turnwise_server.api import chat, health, models
+from turnwise_server.api.body import BodyLimit
+from turnwise_server.api.errors import ErrorReply, error_reply, method_not_allowed, unknown_url
+from turnwise_server.api.gate import HostGate, KeyGate
+from turnwise_server.api.openapi import document
+from turnwise_server.api.request_log import CLIENT_GONE, RequestLog, record_of
+from turnwise_server.api.respond import error_response
+from turnwise_server.api.services import Services
+from turnwise_server.auth import KeyRing
+from turnwise_server.errors import TurnwiseError
+
+ROUTERS = (chat.router, models.router, health.router)
+
+
+class Application(FastAPI):
+    """FastAPI with our OpenAPI document."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the document of /openapi.json, made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = document(self)
+        return self.openapi_schema
+
+
+def create_app(services: Services, keys: KeyRing | None = None) -> FastAPI:
+    """Return the application that serves `services` to whoever has one of `keys` (to all, if there are none)."""
+    app = Application(
+        title="Turnwise", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
+    app.state.services = services
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_exception_handler(TurnwiseError, _refuse)
+    app.add_exception_handler(HTTPException, _refuse_http)
+    app.add_exception_handler(RequestValidationError, _refuse)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
+    # The last one added is the outermost: log, host, size, key, then the routes.
+    settings = services.settings
+    app.add_middleware(KeyGate, keys=keys or KeyRing())
+    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
+    if settings.is_loopback:
+        app.add_middleware(HostGate, allowed_hosts=(settings.host, *settings.allowed_hosts))
+    app.add_middleware(RequestLog, lifecycle=services.lifecycle)
+    return app
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    record = record_of(request.scope)
+    return _refusal(request, error_reply(error, record.request_id))
+
+
+async def _refuse_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    method, path = request.method, request.url.path
+    if error.status_code == 404:
+        return _refusal(request, unknown_url(method, path))
+    if error.status_code == 405:
+        return _refusal(request, method_not_allowed(method, (error.headers or {}).get("Allow", "")))
+    return _refusal(request, ErrorReply(error.status_code, str(error.detail), headers=error.headers or {}))
+
+
+async def _client_gone(request: Request, _error: Exception) -> Response:
+    record_of(request.scope).status = CLIENT_GONE
+    return Response(status_code=CLIENT_GONE)
+
+
+def _refusal(request: Request, reply: ErrorReply) -> Response:
+    record_of(request.scope).facts["error"] = reply.code
+    return error_response(reply)

@@ -1,0 +1,137 @@
+"""Every setting of the server, in one frozen class. Flags go before `TURNWISE_*` variables, those before defaults.
+
+The string under each field is its `--help` text and must stand in docs/configuration.md.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from turnwise_server.errors import ConfigurationError
+
+STARTER_MODEL = Path(__file__).parent / "starter"
+ENV_PREFIX = "TURNWISE_"
+SECRET_FIELDS = frozenset({"api_keys"})
+"""Settings that are never flags: what stands on a command line is seen by every user of the machine."""
+
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """How one server runs; frozen, validated once at the start."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+    )
+
+    model: str = str(STARTER_MODEL)
+    """Model to serve: a directory with a Hugging Face causal language model, or a name on the Hugging Face hub. Default: the starter model that ships with Turnwise."""  # noqa: E501
+    model_name: str | None = Field(default=None, min_length=1)
+    """The model id that clients send and see. Default: the last part of the model's path."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but a loopback address needs API keys, or --insecure."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """TCP port to listen on; 0 takes a free one and says which."""
+    engine: Literal["torch", "fake"] = "torch"
+    """What generates: torch runs the model; fake plays scripted replies and needs only the model's tokenizer."""
+    fake_script: Path | None = None
+    """JSON file for the fake engine: {"replies": ["Hello!"], "token_delay_ms": 20, "prefill_delay_ms": 0}."""
+    device: str = "auto"
+    """Where the model runs: auto, cpu, cuda or cuda:N."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads the engine computes with. Default: as many as the machine has cores."""
+    context_length: int | None = Field(default=None, ge=16)
+    """Longest prompt plus reply, in tokens. Default: what the model was made for."""
+    max_batch: int = Field(default=32, ge=1)
+    """Most replies generated at the same time; more wait in the queue."""
+    max_queued_requests: int = Field(default=64, ge=0)
+    """Most replies that may wait; beyond it the server answers 503 with a retry-after header."""
+    max_queued_tokens: int | None = Field(default=None, ge=1)
+    """Most prompt tokens that may wait. Default: eight times the context length."""
+    kv_memory_mb: int | None = Field(default=None, ge=1)
+    """Memory for the attention cache, in MiB. Default: chosen by the engine from what is free."""
+    prefill_chunk: int = Field(default=512, ge=1)
+    """Most prompt tokens the engine reads in one step, so that long prompts do not stall running replies."""
+    truncation: Literal["auto", "disabled"] = "auto"
+    """What happens to a conversation that is too long: auto drops the oldest turns and says so in the reply, disabled refuses it. A request can choose for itself."""  # noqa: E501
+    default_max_tokens: int = Field(default=1024, ge=1)
+    """Length limit of a reply, in tokens, when the request names none. Never more than the context has room for."""
+    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    """Largest request body; beyond it the server answers 413."""
+    max_messages: int = Field(default=2048, ge=1)
+    """Most messages in one request."""
+    request_timeout_s: float = Field(default=600.0, gt=0)
+    """Deadline of one request, in seconds."""
+    drain_timeout_s: float = Field(default=30.0, ge=0)
+    """How long running replies may take to finish after SIGTERM or Ctrl-C, in seconds."""
+    ping_interval_s: float = Field(default=15.0, gt=0)
+    """A stream that was silent for this long sends a comment, so that no proxy cuts it, in seconds."""
+    send_timeout_s: float = Field(default=30.0, gt=0)
+    """A client that takes nothing for this long is cut off, so that it holds no place in the engine, in seconds."""
+    api_keys_file: Path | None = None
+    """File with one key hash a line, made by `turnwise-server hash-key`. With keys set every route but /health and /ready needs one."""  # noqa: E501
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """API keys in plain text, separated by commas. Only as an environment variable, never as a flag."""
+    insecure: bool = False
+    """Listen on other than loopback addresses without any API key."""
+    allowed_hosts: Names = ()
+    """More names, separated by commas, that a Host header may carry while the server listens on a loopback address: set it behind a reverse proxy that keeps the public name."""  # noqa: E501
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe entries to log. Each request is one JSON line on stderr at level info."""
+
+    @field_validator("api_keys", "allowed_hosts", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def served_model_name(self) -> str:
+        """The model id on the wire."""
+        return self.model_name or Path(self.model).name or Path(self.model).resolve().name
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def load_settings(flags: Mapping[str, object]) -> Settings:
+    """Combine the flags that were given with the environment and the defaults.
+
+    Raises:
+        ConfigurationError: a value is not valid; the message names the flag and the variable, never a secret.
+    """
+    try:
+        return Settings(**flags)  # type: ignore[arg-type]  # checked by pydantic, by field
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        field = str(problem["loc"][0])
+        variable = f"{ENV_PREFIX}{field.upper()}"
+        name = variable if field in SECRET_FIELDS else f"{flag_name(field)} ({variable})"
+        raise ConfigurationError(f"{name} is not valid: {problem['msg']}") from error
+
+
+def flag_name(field: str) -> str:
+    """Return the command-line flag of a setting."""
+    return "--" + field.replace("_", "-")

@@ -1,0 +1,233 @@
+"""Runs the server: load, listen, drain on a signal, close the engine whatever happens. It knows no route."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvicorn
+
+from turnwise_server.api.services import Services
+from turnwise_server.app import create_app
+from turnwise_server.auth import KeyRing
+from turnwise_server.chat.model import ChatModel
+from turnwise_server.config import Settings
+from turnwise_server.engine.base import Engine
+from turnwise_server.errors import ConfigurationError
+from turnwise_server.log import get_logger
+
+EXIT_ENGINE_LOST = 70
+ENGINE_RESTART_LIMIT_S = 30.0
+"""An engine that has not come back after this long will not: the server ends, and who runs it may start another."""
+
+KEEP_ALIVE_S = 65
+"""Longer than clients and proxies keep idle connections, so that they close first and no request hits a closed one."""
+
+LAST_BYTES_S = 3
+"""How long the last bytes of aborted replies may take to reach their clients."""
+
+Result = TypeVar("Result")
+
+
+class Signals:
+    """SIGTERM and Ctrl-C: the first asks to stop, the second insists, a third meets the system's own handler."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.insisted = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        if not self.asked.is_set():
+            self.asked.set()
+            return
+        self.insisted.set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.remove_signal_handler(number)
+
+
+async def serve(settings: Settings, keys: KeyRing) -> int:
+    """Serve until a signal or the end of the engine; return the exit code.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on, or the model cannot be served.
+    """
+    signals = Signals()
+    listener = bind(settings.host, settings.port)
+    engine = make_engine(settings)
+    try:
+        services = await _unless(signals.asked, _load(settings, engine))
+        if services is None:
+            return 0
+        return await _run(services, keys, listener, signals)
+    finally:
+        await engine.close()
+        listener.close()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket bound to the address, which does not listen yet.
+
+    Raises:
+        ConfigurationError: the address does not exist here, is taken, or is not allowed.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
+    listener.setblocking(False)
+    return listener
+
+
+def make_engine(settings: Settings) -> Engine:
+    """Return the engine that the settings ask for, not started.
+
+    Raises:
+        ConfigurationError: the fake engine's script or tokenizer cannot be read.
+    """
+    if settings.engine == "fake":
+        from turnwise_server.engine.fake_script import FakeScript, load_fake_engine
+
+        return load_fake_engine(
+            Path(settings.model),
+            FakeScript.read(settings.fake_script),
+            context_length=settings.context_length,
+            max_batch=settings.max_batch,
+            max_queued_requests=settings.max_queued_requests,
+        )
+    from turnwise_server.engine.process_engine import ProcessEngine
+
+    return ProcessEngine(
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        max_batch=settings.max_batch,
+        kv_memory_mb=settings.kv_memory_mb,
+        context_length=settings.context_length,
+        max_queued_requests=settings.max_queued_requests,
+        max_queued_tokens=settings.max_queued_tokens,
+        prefill_chunk=settings.prefill_chunk,
+    )
+
+
+async def _load(settings: Settings, engine: Engine) -> Services:
+    info = await engine.start()
+    model = await asyncio.to_thread(ChatModel.load, settings.model, engine, info)
+    return Services(settings=settings, engine=engine, model=model)
+
+
+async def _run(services: Services, keys: KeyRing, listener: socket.socket, signals: Signals) -> int:
+    server = _Server(
+        uvicorn.Config(
+            create_app(services, keys),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=LAST_BYTES_S,
+        ),
+        on_started=lambda: _announce(services.settings, listener, has_keys=bool(keys)),
+    )
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    engine_lost = asyncio.create_task(_engine_lost(services.engine))
+    asked = asyncio.create_task(signals.asked.wait())
+    await asyncio.wait({serving, engine_lost, asked}, return_when=asyncio.FIRST_COMPLETED)
+    exit_code = 0
+    if engine_lost.done():
+        get_logger().error("engine_lost", remedy="see the entries above for why the engine ended")
+        exit_code = EXIT_ENGINE_LOST
+    elif asked.done():
+        await _drain(services, signals)
+    services.lifecycle.aborted.set()
+    server.force_exit = signals.insisted.is_set()
+    server.should_exit = True
+    try:
+        await serving
+    except OSError as error:
+        raise _cannot_listen(services.settings.host, services.settings.port, error) from error
+    finally:
+        engine_lost.cancel()
+        asked.cancel()
+    return exit_code
+
+
+async def _drain(services: Services, signals: Signals) -> None:
+    lifecycle, timeout_s = services.lifecycle, services.settings.drain_timeout_s
+    get_logger().info("draining", running=lifecycle.requests, timeout_s=timeout_s)
+    if lifecycle.requests and sys.stderr.isatty():
+        print(f"Finishing {lifecycle.requests} replies. Press Ctrl-C again to stop now.", file=sys.stderr)  # noqa: T201
+    await _unless(signals.insisted, lifecycle.drain(timeout_s))
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result | None:
+    """Return the result of `work`, or None (and `work` cancelled) if `event` comes first."""
+    task, waiting = asyncio.create_task(work), asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        waiting.cancel()
+        await asyncio.gather(task, waiting, return_exceptions=True)
+
+
+async def _engine_lost(engine: Engine) -> None:
+    """Return when the engine has been dead for longer than a restart takes."""
+    loop = asyncio.get_running_loop()
+    last_alive = loop.time()
+    while loop.time() - last_alive < ENGINE_RESTART_LIMIT_S:
+        if engine.stats().is_alive:
+            last_alive = loop.time()
+        await asyncio.sleep(1)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handling (it would neither drain nor exit with 0), and with a word at the start."""
+
+    def __init__(self, config: uvicorn.Config, *, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to `Signals`."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen, then say so."""
+        await super().startup(sockets)
+        self._on_started()
+
+
+def _announce(settings: Settings, listener: socket.socket, *, has_keys: bool) -> None:
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    get_logger().info("serving", url=url, model=settings.served_model_name, keys=has_keys)
+    if sys.stderr.isatty():
+        print(f"Serving {settings.served_model_name} on {url}\nTalk to it: turnwise chat", file=sys.stderr)  # noqa: T201
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> ConfigurationError:
+    if error.errno == errno.EADDRINUSE:
+        return ConfigurationError(
+            f"port {port} of {host} is in use: stop the other program, or choose a port with --port"
+        )
+    return ConfigurationError(f"cannot listen on port {port} of {host!r}: {error.strerror or error}")
