@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from turnwise_server import __version__
-from turnwise_server.api import chat, health, models
+from turnwise_server.api import chat, health, models, openapi
 from turnwise_server.api.body import BodyLimit
 from turnwise_server.api.errors import ErrorReply, error_reply, method_not_allowed, unknown_url
 from turnwise_server.api.gate import HostGate, KeyGate
-from turnwise_server.api.openapi import document
 from turnwise_server.api.request_log import CLIENT_GONE, RequestLog, record_of
 from turnwise_server.api.respond import error_response
 from turnwise_server.api.services import Services
 from turnwise_server.auth import KeyRing
 from turnwise_server.errors import TurnwiseError
 
-ROUTERS = (chat.router, models.router, health.router)
-
-
-class Application(FastAPI):
-    """FastAPI with our OpenAPI document."""
-
-    def openapi(self) -> dict[str, Any]:
-        """Return the document of /openapi.json, made once."""
-        if self.openapi_schema is None:
-            self.openapi_schema = document(self)
-        return self.openapi_schema
+ROUTERS = (chat.router, models.router, health.router, openapi.router)
 
 
 def create_app(services: Services, keys: KeyRing | None = None) -> FastAPI:
     """Return the application that serves `services` to whoever has one of `keys` (to all, if there are none)."""
-    app = Application(
-        title="Turnwise", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
-    )
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
     app.state.services = services
     for router in ROUTERS:
         app.include_router(router)

@@ -135,3 +135,6 @@ def _with_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 
 app.callback(invoke_without_command=True)(_with_flags(_serve))
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, Tag
 
 from turnwise_server.api.validation import (
     Decimal,
+    NoNul,
     RequestModel,
     Text,
     fault,
@@ -62,7 +63,7 @@ Unsupported = Annotated[object, AfterValidator(_no_such_feature)]
 Count = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 Penalty = Annotated[Decimal, Field(ge=-2, le=2)]
 Label = Annotated[str, Field(max_length=512)]
-StopString = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS), NoNul]
 StopStrings = Annotated[list[StopString], Field(max_length=4, fail_fast=True)]
 
 
@@ -89,7 +90,7 @@ class RequestMessage(RequestModel):
         | None
     ) = None
     refusal: Text | None = None
-    name: Annotated[Text, Field(max_length=256)] | None = None
+    name: Annotated[str, Field(max_length=256), NoNul] | None = None
     tool_calls: Unsupported = None
     function_call: Unsupported = None
 

@@ -1,4 +1,4 @@
-"""GET /health (the process answers) and GET /ready (send it work). Both open, fast and without details."""
+"""GET /health (the process answers) and GET /ready (send it work). Both are open to everybody and fast."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from turnwise_server.api.errors import ApiError, engine_stalled, engine_unavaila
 from turnwise_server.api.openapi import describe_errors
 from turnwise_server.api.respond import json_response
 from turnwise_server.api.services import services_of
-from turnwise_server.api.wire import Status
+from turnwise_server.api.wire import Health, Readiness
 
 router = APIRouter()
 
 
-@router.get("/health", response_model=Status, responses=describe_errors(403, 500))
+@router.get("/health", response_model=Health, responses=describe_errors(403, 500))
 async def health() -> Response:
     """Say that the process is alive."""
-    return json_response(Status(status="ok").model_dump())
+    return json_response(Health().model_dump())
 
 
-@router.get("/ready", response_model=Status, responses=describe_errors(403, 500, 503))
+@router.get("/ready", response_model=Readiness, responses=describe_errors(403, 500, 503))
 async def ready(request: Request) -> Response:
     """Say whether requests would be served: the engine lives, makes progress, and nobody shuts the server down."""
     services = services_of(request)
@@ -31,4 +31,4 @@ async def ready(request: Request) -> Response:
         raise ApiError(engine_unavailable())
     if services.stall_detector.is_stalled(stats):
         raise ApiError(engine_stalled())
-    return json_response(Status(status="ready").model_dump())
+    return json_response(Readiness(running=stats.running, waiting=stats.waiting).model_dump())

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
 
 from turnwise_server import __version__
 from turnwise_server.api.chat_request import ChatCompletionRequest
+from turnwise_server.api.respond import json_response
 from turnwise_server.api.wire import ChatCompletionChunk, ErrorBody
+
+router = APIRouter()
 
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (ChatCompletionRequest, ChatCompletionChunk)
@@ -28,7 +34,14 @@ def describe_json_body(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def document(app: FastAPI) -> dict[str, Any]:
+@router.get("/openapi.json", responses=describe_errors(401, 403, 500))
+async def openapi_document(request: Request) -> Response:
+    """Describe every route."""
+    return json_response(_document(request.app))
+
+
+@lru_cache(maxsize=1)
+def _document(app: FastAPI) -> dict[str, Any]:
     """Return the OpenAPI document of the application."""
     content = get_openapi(
         title="Turnwise",

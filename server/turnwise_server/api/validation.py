@@ -45,7 +45,8 @@ def _without_nul(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_without_nul)]
+NoNul = AfterValidator(_without_nul)
+Text = Annotated[str, NoNul]
 """A string that people could have written."""
 
 Decimal = FiniteFloat
@@ -126,7 +127,7 @@ def _explain(problem: ErrorDetails, param: str) -> tuple[str, str]:
     if kind in _BOUNDS:
         return _out_of_bounds(param, kind, value, context)
     if kind in _LENGTHS:
-        return _wrong_length(param, kind, context)
+        return _wrong_length(param, kind, value, context)
     return f"Invalid '{param}': {problem['msg'][:1].lower()}{problem['msg'][1:]}.", "invalid_value"
 
 
@@ -155,30 +156,23 @@ def _out_of_range(param: str, value: float) -> tuple[str, str]:
 
 
 _LENGTHS = {
-    "too_long": ("array", "elements", "array_above_max_length"),
-    "string_too_long": ("string", "characters", "string_above_max_length"),
-    "string_too_short": ("string", "characters", "empty_string"),
-    "too_short": ("array", "elements", "empty_array"),
+    "too_short": ("an array", "array", "empty_array"),
+    "too_long": ("an array", "array", "array_above_max_length"),
+    "string_too_short": ("a string", "string", "empty_string"),
+    "string_too_long": ("a string", "string", "string_above_max_length"),
 }
 
 
-def _wrong_length(param: str, kind: str, context: Mapping[str, Any]) -> tuple[str, str]:
-    noun, unit, code = _LENGTHS[kind]
-    article = "an" if noun == "array" else "a"
-    if kind.endswith("too_short"):
-        text = (
-            f"Invalid '{param}': empty {noun}. Expected {article} {noun} with minimum length "
-            f"{context['min_length']}, but got an empty {noun} instead."
-        )
-        return text, code
-    if context.get("field_type") == "Dictionary":
-        text = f"Invalid '{param}': too many properties. Expected an object with at most {context['max_length']}."
+def _wrong_length(param: str, kind: str, value: Any, context: Mapping[str, Any]) -> tuple[str, str]:
+    thing, noun, code = _LENGTHS[kind]
+    if isinstance(value, Mapping):
+        text = f"Invalid '{param}': too many properties. Expected at most {context['max_length']}, but got {len(value)}."
         return text, "object_above_max_properties"
-    text = (
-        f"Invalid '{param}': {noun} too long. Expected {article} {noun} with maximum length "
-        f"{context['max_length']} {unit}."
-    )
-    return text, code
+    if kind.endswith("too_short"):
+        limit = f"{thing} with minimum length {context['min_length']}, but got an empty {noun} instead."
+        return f"Invalid '{param}': empty {noun}. Expected {limit}", code
+    limit = f"{thing} with maximum length {context['max_length']}, but got {thing} with length {len(value)} instead."
+    return f"Invalid '{param}': {noun} too long. Expected {limit}", code
 
 
 def _wrong_type(param: str, expected: str, value: object) -> str:

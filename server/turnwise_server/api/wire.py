@@ -145,10 +145,20 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
-class Status(BaseModel):
-    """The answer of /health and /ready."""
+class Health(BaseModel):
+    """The answer of /health."""
 
-    status: Literal["ok", "ready"]
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(BaseModel):
+    """The answer of /ready."""
+
+    status: Literal["ready"] = "ready"
+    running: int
+    """Replies that are being generated."""
+    waiting: int
+    """Replies that wait for a place."""
 
 
 class ErrorObject(BaseModel):

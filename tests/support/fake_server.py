@@ -1,0 +1,74 @@
+"""An HTTP application on the fake engine, in this process: real routes and chat layer, scripted tokens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from support.tiny_tokenizers import CHATML, tiny_tokenizer
+from turnwise_server.api.services import Services
+from turnwise_server.app import create_app
+from turnwise_server.auth import KeyRing
+from turnwise_server.chat.checkpoint_files import GenerationDefaults
+from turnwise_server.chat.model import ChatModel
+from turnwise_server.config import Settings
+from turnwise_server.engine.fake_engine import FakeEngine
+
+TOKENIZER = tiny_tokenizer(CHATML)
+END_OF_TURN = int(TOKENIZER.convert_tokens_to_ids("<|im_end|>"))
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def encode(text: str) -> list[int]:
+    """Token ids of a scripted reply."""
+    return list(TOKENIZER.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+
+@dataclass(frozen=True, slots=True)
+class FakeServer:
+    """A client of the application, and the engine behind it."""
+
+    client: httpx2.AsyncClient
+    engine: FakeEngine
+    services: Services
+
+    async def chat(self, **body: Any) -> httpx2.Response:
+        """POST a chat completion; by default "hello" to the model "test"."""
+        return await self.client.post(
+            "/v1/chat/completions", json={"model": "test", "messages": HELLO} | body
+        )
+
+
+@asynccontextmanager
+async def fake_server(
+    *replies: str,
+    settings: dict[str, Any] | None = None,
+    keys: KeyRing | None = None,
+    headers: dict[str, str] | None = None,
+    script: Sequence[Sequence[int]] | None = None,
+    **engine_options: Any,
+) -> AsyncIterator[FakeServer]:
+    """Serve the replies in order, then again from the first."""
+    engine = FakeEngine(
+        script or [encode(reply) for reply in replies or ("Hi!",)],
+        vocab_size=len(TOKENIZER),
+        stop_token_ids=frozenset({END_OF_TURN}),
+        **({"context_length": 512} | engine_options),
+    )
+    info = await engine.start()
+    services = Services(
+        settings=Settings(**({"model_name": "test"} | (settings or {}))),
+        engine=engine,
+        model=ChatModel(TOKENIZER, engine, info, defaults=GenerationDefaults(), source="tiny"),
+        created=1_760_000_000,
+    )
+    transport = httpx2.ASGITransport(app=create_app(services, keys), raise_app_exceptions=True)
+    async with httpx2.AsyncClient(
+        transport=transport, base_url="http://127.0.0.1:8000", headers=headers
+    ) as client:
+        yield FakeServer(client, engine, services)
+    await engine.close()
