@@ -1,4 +1,5 @@
 """Writes the model card from training.json."""
+
 from pathlib import Path
 
 

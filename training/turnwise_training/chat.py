@@ -54,7 +54,9 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
         raise ConfigurationError(f"{path} holds no tokenizer.json; run `turnwise-train tokenizer` first")
     tokenizer = AutoTokenizer.from_pretrained(path)
     if "{% generation %}" not in (tokenizer.chat_template or ""):
-        raise ConfigurationError(f"the chat template of {path} has no {{% generation %}} block; add one around replies")
+        raise ConfigurationError(
+            f"the chat template of {path} has no {{% generation %}} block; add one around replies"
+        )
     return tokenizer
 
 

@@ -20,13 +20,19 @@ from turnwise_training.errors import TrainingError
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a dialogue model, stage by stage.")
 
 Recipe = Annotated[Path, typer.Argument(help="The recipe: a YAML file of this stage's settings.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the recipe's.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, with sizes and steps, and stop.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the recipe's.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would run, with sizes and steps, and stop.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a finished output directory.")]
 
 
 @app.command()
-def tokenizer(recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False) -> None:
+def tokenizer(
+    recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
+) -> None:
     """Train a byte-level BPE tokenizer with the chat template."""
     config = load_config(TokenizerConfig, recipe, overrides or [])
     if dry_run:
@@ -37,7 +43,9 @@ def tokenizer(recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = Fal
 
 
 @app.command()
-def pretrain(recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False) -> None:
+def pretrain(
+    recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
+) -> None:
     """Train a new model on running text and dialogues, every token."""
     config = load_config(PretrainConfig, recipe, overrides or [])
     from turnwise_training.pretrain import describe, run_pretrain

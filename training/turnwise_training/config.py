@@ -188,7 +188,10 @@ def _convert(hint: object, value: object, where: str) -> object:
     if origin is tuple and isinstance(value, list):
         kinds = [arguments[0]] * len(value) if arguments[1] is Ellipsis else list(arguments)
         if len(kinds) == len(value):
-            return tuple(_convert(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, value, strict=True)))
+            return tuple(
+                _convert(k, item, f"{where}[{i}]")
+                for i, (k, item) in enumerate(zip(kinds, value, strict=True))
+            )
     if origin is Literal and value in arguments:
         return value
     return _convert_scalar(hint, value, where)
@@ -205,7 +208,9 @@ def _convert_scalar(hint: object, value: object, where: str) -> object:
         return value
     if hint is Path and isinstance(value, str):
         return Path(value)
-    wanted = hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else str(hint)
+    wanted = (
+        hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else str(hint)
+    )
     raise ConfigurationError(f"{where!r} must be {wanted}, not {value!r}")
 
 

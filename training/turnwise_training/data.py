@@ -70,7 +70,9 @@ def _parse_conversation(messages: list[object], where: str) -> Conversation:
         parsed.append({"role": message["role"], "content": message["content"]})
     roles = {message["role"] for message in parsed}
     if not roles >= {"user", "assistant"}:
-        raise DataError(f"{where}: a conversation needs a user and an assistant message; its roles are {sorted(roles)}")
+        raise DataError(
+            f"{where}: a conversation needs a user and an assistant message; its roles are {sorted(roles)}"
+        )
     return Conversation(tuple(parsed))
 
 
@@ -119,7 +121,11 @@ def read_source(data: Path, name: str, *, seed: int, drop_containing: Sequence[s
 
         return list(synthetic.write_rows(name, seed=seed))
     rows = read_rows(data / f"{name}.jsonl.zst")
-    return [row for row in rows if not any(mark in content for content in contents(row) for mark in drop_containing)]
+    return [
+        row
+        for row in rows
+        if not any(mark in content for content in contents(row) for mark in drop_containing)
+    ]
 
 
 def contents(row: Row) -> list[str]:

@@ -51,7 +51,15 @@ def train(
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
         share = rate_share(step, steps, settings)
         optimizers.step(share)
-        run.log({"step": step + 1, "loss": value, "grad_norm": norm.item(), "rate_share": share, "rows": list(batch.ids.shape)})
+        run.log(
+            {
+                "step": step + 1,
+                "loss": value,
+                "grad_norm": norm.item(),
+                "rate_share": share,
+                "rows": list(batch.ids.shape),
+            }
+        )
         progress.show(step + 1, value)
         if (step + 1) % save_every == 0 or step + 1 == steps:
             run.save(step + 1, {"model": model.state_dict(), "optimizers": optimizers.state_dict()})

@@ -22,7 +22,9 @@ def mix_rows(mix: Mix, *, count: int, seq_len: int, read: Reader, encoder: Encod
     total = sum(mix.values())
     documents: list[list[int]] = []
     for name, share in mix.items():
-        documents += _documents(read(name, seed), tokens=share / total * (count * seq_len + 1), encoder=encoder, name=name)
+        documents += _documents(
+            read(name, seed), tokens=share / total * (count * seq_len + 1), encoder=encoder, name=name
+        )
     rng = random.Random(seed)
     rng.shuffle(documents)
     stream = [token for document in documents for token in document][: count * seq_len + 1]

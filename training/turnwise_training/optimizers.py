@@ -27,7 +27,10 @@ class Optimizers:
         with_muon = settings.muon_learning_rate > 0
         decayed = embedded if with_muon else [*hidden, *embedded]
         self._adamw = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            [
+                {"params": decayed, "weight_decay": settings.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
             lr=settings.learning_rate,
             betas=settings.betas,
         )

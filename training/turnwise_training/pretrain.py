@@ -48,7 +48,9 @@ def describe(config: PretrainConfig) -> dict[str, object]:
         "parameters": model.num_parameters(),
         "steps": stretches[-1].end,
         "tokens": stretches[-1].end * config.batch_tokens,
-        "phases": [{"seq_len": s.phase.seq_len, "mix": s.phase.mix, "steps": s.end - s.start} for s in stretches],
+        "phases": [
+            {"seq_len": s.phase.seq_len, "mix": s.phase.mix, "steps": s.end - s.start} for s in stretches
+        ],
     }
 
 
@@ -81,7 +83,9 @@ def run_pretrain(config: PretrainConfig, *, force: bool) -> None:
     run.close()
     sources = {name: _read_held_out(config, name) for mix in config.mixes.values() for name in mix}
     metrics = held_out_losses(model, encoder, sources, tokens=config.eval_tokens)
-    export_checkpoint(model, tokenizer, config.output, stage="pretrain", config=config, metrics=metrics, parent=None)
+    export_checkpoint(
+        model, tokenizer, config.output, stage="pretrain", config=config, metrics=metrics, parent=None
+    )
 
 
 def _batches(config: PretrainConfig, encoder: Encoder, first_step: int) -> Iterator[Rows]:

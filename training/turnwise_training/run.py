@@ -21,7 +21,9 @@ KEPT_STEPS = 2
 def refuse_finished(marker: Path, *, force: bool) -> None:
     """Raise RunError if `marker` shows that a stage has finished there, unless `force`."""
     if marker.exists() and not force:
-        raise RunError(f"{marker.parent} holds a finished result; pass --force to replace it or choose another output")
+        raise RunError(
+            f"{marker.parent} holds a finished result; pass --force to replace it or choose another output"
+        )
 
 
 class Run:
@@ -47,7 +49,9 @@ class Run:
         if not path.exists():
             write_durably(path, text.encode())
         elif path.read_text() != text:
-            raise RunError(f"{path} was written by another configuration; give this run another name or remove {self.folder}")
+            raise RunError(
+                f"{path} was written by another configuration; give this run another name or remove {self.folder}"
+            )
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the state after `step` steps; raises RunError, with older steps kept, if the disk is full."""
@@ -68,7 +72,9 @@ class Run:
             _sync_folder(self._steps)
         except (OSError, RuntimeError) as error:
             shutil.rmtree(unfinished, ignore_errors=True)
-            raise RunError(f"step {step} could not be saved ({error}); earlier steps are kept: free disk space and run again") from error
+            raise RunError(
+                f"step {step} could not be saved ({error}); earlier steps are kept: free disk space and run again"
+            ) from error
         for old in sorted(self._steps.glob("[0-9]*"))[:-KEPT_STEPS]:
             shutil.rmtree(old)
 
