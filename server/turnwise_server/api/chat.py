@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 
 from fastapi import APIRouter
@@ -111,12 +111,19 @@ class _Reply:
     def remaining_s(self) -> float:
         return self.services.settings.request_timeout_s - self.record.elapsed_ms() / 1000
 
-    def note(self, event: TurnEvent) -> None:
-        """Keep what the log wants to know of an event."""
-        if isinstance(event, TextDelta):
-            self.record.mark_first_token()
-        else:
-            self.record.facts.setdefault("finish_reason", event.finish_reason)
+    async def events(self) -> AsyncIterator[TurnEvent]:
+        """Yield the events of the reply, keeping what the log wants to know."""
+        unfinished = self.prepared.n
+        async for event in self.turn:
+            if isinstance(event, TextDelta):
+                self.record.mark_first_token()
+            else:
+                self.record.facts.setdefault("finish_reason", event.finish_reason)
+                unfinished -= 1
+            yield event
+        # A clean end would make half a reply look like a whole one.
+        if unfinished:
+            raise RuntimeError(f"{unfinished} choices ended without a finish reason")
 
     def close(self) -> None:
         """Free the engine's slots and note what was used; whatever became of the reply."""
@@ -150,8 +157,7 @@ class _Reply:
 
     async def _collect(self) -> bytes:
         reply = WholeReply(self.identity(), n=self.prepared.n, has_logprobs=bool(self.chat.logprobs))
-        async for event in self.turn:
-            self.note(event)
+        async for event in self.events():
             reply.add(event)
         return reply.body(usage_of(self.prepared, self.turn))
 
@@ -198,8 +204,7 @@ class StreamedReply(Response):
         writer = ChunkWriter(reply.identity(), includes_usage=reply.chat.includes_usage)
         await stream.open(self._reply_headers)
         await stream.write(writer.opening(reply.prepared.n))
-        async for event in reply.turn:
-            reply.note(event)
+        async for event in reply.events():
             await stream.write(writer.event(event))
         usage = writer.usage(usage_of(reply.prepared, reply.turn)) if reply.chat.includes_usage else b""
         await stream.write(usage + DONE, is_last=True)

@@ -166,7 +166,7 @@ _LENGTHS = {
 def _wrong_length(param: str, kind: str, value: Any, context: Mapping[str, Any]) -> tuple[str, str]:
     thing, noun, code = _LENGTHS[kind]
     if isinstance(value, Mapping):
-        text = f"Invalid '{param}': too many properties. Expected at most {context['max_length']}, but got {len(value)}."
+        text = f"Invalid '{param}': too many properties. Expected at most {context['max_length']}, got {len(value)}."
         return text, "object_above_max_properties"
     if kind.endswith("too_short"):
         limit = f"{thing} with minimum length {context['min_length']}, but got an empty {noun} instead."
