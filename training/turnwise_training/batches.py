@@ -65,7 +65,9 @@ def pack(encoded: Sequence[Encoded], *, seq_len: int, pad_id: int) -> Rows:
             space[row] -= len(item.ids)
     laid = [_lay(row, seq_len, pad_id) for row in rows]
     ids, labels, positions = (torch.tensor([part[i] for part in laid], dtype=torch.int64) for i in range(3))
-    return Rows(ids.view(-1, seq_len), labels.view(-1, seq_len), positions.view(-1, seq_len))
+    return Rows(
+        ids.view(len(laid), seq_len), labels.view(len(laid), seq_len), positions.view(len(laid), seq_len)
+    )
 
 
 def _lay(row: list[Encoded], seq_len: int, pad_id: int) -> tuple[list[int], list[int], list[int]]:

@@ -1,7 +1,6 @@
 """Writes a finished model directory: the checkpoint contract of docs/checkpoint-contract.md."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -52,4 +51,4 @@ def export_checkpoint(
     write_card(unfinished)
     if folder.exists():
         shutil.rmtree(folder)
-    os.replace(unfinished, folder)
+    unfinished.rename(folder)

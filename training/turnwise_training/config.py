@@ -105,7 +105,7 @@ class SFTConfig:
     """The checkpoint directory to start from."""
     output: Path
     rows: dict[str, int]
-    """Conversations taken of each source an epoch; a source that ends begins again."""
+    """Rows taken of each source an epoch; a source that ends begins again. Running text is trained whole."""
     epochs: int = 2
     optimization: Optimization = Optimization(learning_rate=5e-4, muon_learning_rate=0.005, decay_share=0.9)
     data: Path = Path("../shared/data/permissive")
@@ -115,8 +115,6 @@ class SFTConfig:
     """Conversations over `seq_len` tokens are packed into rows of this length; longer ones are dropped and counted."""
     batch_tokens: int = 16384
     micro_tokens: int = 4096
-    pretraining_mix: Mix = field(default_factory=dict)
-    """Share of all tokens an epoch taken of each text source, every token trained."""
     eval_tokens: int = 8192
     drop_containing: tuple[str, ...] = ()
     seed: int = 1

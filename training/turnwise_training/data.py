@@ -1,6 +1,7 @@
 """Reads rows of text and conversations from JSON lines and splits them by group. It knows nothing of tokens."""
 
 import hashlib
+import io
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -93,9 +94,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 def _decompressed(path: Path, file: IO[bytes]) -> IO[bytes]:
     if path.suffix != ".zst":
         return file
-    import io
-
-    return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file), buffer_size=1 << 20)  # type: ignore[arg-type]
+    return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file), buffer_size=1 << 20)
 
 
 def _parse_lines(lines: IO[bytes], path: Path) -> Iterator[Row]:

@@ -63,3 +63,13 @@ def train(
         progress.show(step + 1, value)
         if (step + 1) % save_every == 0 or step + 1 == steps:
             run.save(step + 1, {"model": model.state_dict(), "optimizers": optimizers.state_dict()})
+
+
+def resume(run: Run, model: LlamaForCausalLM, optimizers: Optimizers) -> int:
+    """Load the run's newest whole step into the model and the optimizers; return how many steps are done."""
+    state = run.load()
+    if state is None:
+        return 0
+    model.load_state_dict(state["model"])
+    optimizers.load_state_dict(state["optimizers"])
+    return int(state["step"])

@@ -1,6 +1,7 @@
 """Builds, loads and scores the language model; the loss of one batch is here, the loops are in the stages."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -35,6 +36,11 @@ def new_model(shape: ModelShape, tokenizer: PreTrainedTokenizerFast, *, seed: in
     model = LlamaForCausalLM(config)
     model.generation_config = generation_config(tokenizer)
     return model
+
+
+def load_model(folder: Path) -> LlamaForCausalLM:
+    """Return the model of a checkpoint directory with float32 weights."""
+    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
 def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:

@@ -9,7 +9,7 @@ from turnwise_training.checkpoint import export_checkpoint
 from turnwise_training.config import Phase, PretrainConfig, as_json
 from turnwise_training.data import Row, read_source, split_source
 from turnwise_training.evaluate import held_out_losses
-from turnwise_training.loop import train
+from turnwise_training.loop import resume, train
 from turnwise_training.mixture import mix_rows
 from turnwise_training.models import loss_function, new_model
 from turnwise_training.optimizers import Optimizers
@@ -62,11 +62,7 @@ def run_pretrain(config: PretrainConfig, *, force: bool) -> None:
     model = new_model(config.model, tokenizer, seed=config.seed)
     optimizers = Optimizers(model, config.optimization)
     run = Run(config.runs / config.name, as_json(config))
-    first_step = 0
-    if (state := run.load()) is not None:
-        model.load_state_dict(state["model"])
-        optimizers.load_state_dict(state["optimizers"])
-        first_step = state["step"]
+    first_step = resume(run, model, optimizers)
     train(
         model,
         _batches(config, encoder, first_step),

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from turnwise_training.data import Conversation, Message
 from turnwise_training.errors import ConfigurationError
 from turnwise_training.synthetic.instructions import PLAIN, instructed_dialogue
-from turnwise_training.synthetic.knowledge import knowledge
+from turnwise_training.synthetic.knowledge import answer_anything
 from turnwise_training.synthetic.memory import fact_dialogue, name_dialogue, unknown_dialogue
+from turnwise_training.synthetic.phrases import Pair
 from turnwise_training.synthetic.skills import skill
 from turnwise_training.synthetic.small_talk import (
     FEELINGS,
@@ -19,7 +20,6 @@ from turnwise_training.synthetic.small_talk import (
     say,
 )
 
-Pair = tuple[str, str]
 Writer = Callable[[random.Random], tuple[str | None, list[Pair]]]
 
 PLAIN_SYSTEM_SHARE = 0.15
@@ -31,8 +31,8 @@ def _single(rng: random.Random) -> Pair:
         [
             skill,
             skill,
-            knowledge,
-            knowledge,
+            answer_anything,
+            answer_anything,
             lambda r: say(r, FEELINGS),
             lambda r: say(r, IDENTITY),
             lambda r: say(r, GREETINGS),
@@ -56,7 +56,7 @@ def _talking(rng: random.Random) -> tuple[str | None, list[Pair]]:
 
 def _answering(rng: random.Random) -> tuple[str | None, list[Pair]]:
     pairs = [say(rng, GREETINGS)] if rng.random() < 0.15 else []
-    pairs += [rng.choice([skill, knowledge])(rng) for _ in range(rng.choice([1, 1, 2, 3]))]
+    pairs += [rng.choice([skill, answer_anything])(rng) for _ in range(rng.choice([1, 1, 2, 3]))]
     if rng.random() < 0.1:
         pairs.append(say(rng, PARTINGS))
     return _plain_system(rng), pairs

@@ -4,60 +4,18 @@ import random
 
 from turnwise_training.synthetic import words
 from turnwise_training.synthetic.knowledge import answer
+from turnwise_training.synthetic.phrases import Pair, Phrases
 from turnwise_training.synthetic.skills import CAPITALS, OPPOSITES, skill
 from turnwise_training.synthetic.small_talk import FEELINGS, GREETINGS, PARTINGS, say
 from turnwise_training.synthetic.words import first_name
 
-Pair = tuple[str, str]
-
-PLAIN = """You are a helpful assistant.|You are a friendly assistant.|You are a helpful AI assistant. Answer the user's questions.|
-You are a polite and helpful assistant.|Be helpful and kind.|You are Turnwise, a helpful assistant.|You are an assistant. Be honest.""".replace(
-    "\n", ""
-).split("|")
-PERSONA = (
-    "Your name is {}.",
-    "You are {}, a helpful assistant.",
-    "You are called {}.",
-    "You are an assistant named {}. Be friendly.",
-    "Your name is {}. You help the user.",
-    "Act as {}, a friendly assistant.",
-)
-PERSONA_ASKED = (
-    "What is your name?",
-    "What's your name?",
-    "Who are you?",
-    "Tell me your name.",
-    "What should I call you?",
-    "How are you called?",
-    "Hi, who are you?",
-    "Hello! What is your name?",
-)
-PERSONA_TOLD = (
-    "My name is {}. How can I help you?",
-    "I'm {}.",
-    "You can call me {}.",
-    "I am {}, your assistant.",
-    "My name is {}.",
-)
-KNOWN = (
-    (
-        "The shop opens at {} in the morning.",
-        "When does the shop open?",
-        "The shop opens at {} in the morning.",
-    ),
-    ("The ticket costs {} dollars.", "How much is the ticket?", "The ticket costs {} dollars."),
-    ("The meeting is in room {}.", "Where is the meeting?", "The meeting is in room {}."),
-    ("The bus leaves from stop {}.", "Which stop does the bus leave from?", "The bus leaves from stop {}."),
-    ("The user is {} years old.", "How old am I?", "You are {} years old."),
-)
-ENDINGS = (
-    "Have a nice day!",
-    "Stay curious!",
-    "Take care!",
-    "Thank you for asking.",
-    "Best wishes!",
-    "See you soon!",
-)
+_INSTRUCTIONS = Phrases("instructions")
+PLAIN = _INSTRUCTIONS.lines("plain")
+_PERSONA = _INSTRUCTIONS.lines("persona")
+_PERSONA_ASKED = _INSTRUCTIONS.lines("persona_asked")
+_PERSONA_TOLD = _INSTRUCTIONS.lines("persona_told")
+_KNOWN = _INSTRUCTIONS.rows("known")
+_ENDINGS = _INSTRUCTIONS.lines("endings")
 
 
 def instructed_dialogue(rng: random.Random) -> tuple[str, list[Pair]]:
@@ -68,20 +26,20 @@ def instructed_dialogue(rng: random.Random) -> tuple[str, list[Pair]]:
 def _persona(rng: random.Random) -> tuple[str, list[Pair]]:
     name = first_name(rng)
     pairs = [say(rng, GREETINGS)] if rng.random() < 0.4 else []
-    pairs.append((rng.choice(PERSONA_ASKED), rng.choice(PERSONA_TOLD).format(name)))
+    pairs.append((rng.choice(_PERSONA_ASKED), rng.choice(_PERSONA_TOLD).format(name)))
     if rng.random() < 0.4:
         pairs.append(say(rng, rng.choice([FEELINGS, PARTINGS])))
-    return rng.choice(PERSONA).format(name), pairs
+    return rng.choice(_PERSONA).format(name), pairs
 
 
 def _brief(rng: random.Random) -> tuple[str, list[Pair]]:
     pairs: list[Pair] = []
     for _ in range(rng.choice([1, 2, 3])):
         if rng.random() < 0.5:
-            country, _, city = rng.choice(CAPITALS).strip().rpartition(" ")
-            pairs.append((f"What is the capital of {country}?", city.replace("_", " ") + "."))
+            country, city = rng.choice(CAPITALS)
+            pairs.append((f"What is the capital of {country}?", city + "."))
         else:
-            first, second = rng.choice(OPPOSITES).split()
+            first, second = rng.choice(OPPOSITES)
             pairs.append((f"What is the opposite of {first}?", second.capitalize() + "."))
     return rng.choice(
         [
@@ -95,7 +53,7 @@ def _brief(rng: random.Random) -> tuple[str, list[Pair]]:
 
 
 def _ending(rng: random.Random) -> tuple[str, list[Pair]]:
-    ending = rng.choice(ENDINGS)
+    ending = rng.choice(_ENDINGS)
     pairs = [rng.choice([answer, skill])(rng) for _ in range(rng.choice([1, 2]))]
     system = rng.choice(
         [
@@ -108,7 +66,7 @@ def _ending(rng: random.Random) -> tuple[str, list[Pair]]:
 
 
 def _known(rng: random.Random) -> tuple[str, list[Pair]]:
-    told = rng.sample(KNOWN, rng.choice([1, 2]))
+    told = rng.sample(_KNOWN, rng.choice([1, 2]))
     numbers = [str(rng.randint(2, 60)) for _ in told]
     system = " ".join(
         [

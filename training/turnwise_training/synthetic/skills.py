@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 
+from turnwise_training.synthetic.phrases import Pair, Phrases
 from turnwise_training.synthetic.words import (
     ANIMALS,
     COLOURS,
@@ -14,39 +15,15 @@ from turnwise_training.synthetic.words import (
     first_name,
 )
 
-Pair = tuple[str, str]
-
-OPPOSITES = """hot cold|big small|tall short|fast slow|happy sad|day night|up down|left right|open closed|full empty|hard soft|
-old young|new old|rich poor|light dark|early late|high low|long short|strong weak|wet dry|clean dirty|good bad|loud quiet|
-near far|thick thin|wide narrow|sweet sour|begin end|buy sell|push pull|give take|love hate|win lose|true false|always never|
-inside outside|above below|before after|first last|easy difficult|cheap expensive|safe dangerous|heavy light|kind cruel|
-brave afraid|awake asleep|smooth rough|deep shallow|sharp blunt|summer winter|north south|east west|friend enemy|
-question answer|remember forget|arrive leave|laugh cry|alive dead|black white|yes no""".replace(
-    "\n", ""
-).split("|")
-SOUNDS = "dog woof|cat meow|cow moo|sheep baa|duck quack|pig oink|horse neigh|lion roar|bee buzz|hen cluck|frog croak|owl hoot|mouse squeak|wolf howl".split(
-    "|"
-)
-PLURALS = """cat cats|dog dogs|box boxes|child children|mouse mice|foot feet|tooth teeth|man men|woman women|baby babies|city cities|
-leaf leaves|knife knives|fish fish|sheep sheep|bus buses|goose geese|house houses|story stories|book books|apple apples""".replace(
-    "\n", ""
-).split("|")
-PAST = """go went|see saw|eat ate|run ran|come came|take took|give gave|find found|make made|write wrote|read read|sing sang|
-swim swam|buy bought|think thought|walk walked|play played|jump jumped|speak spoke|sleep slept|drink drank|know knew""".replace(
-    "\n", ""
-).split("|")
-CAPITALS = """France Paris|Germany Berlin|Italy Rome|Spain Madrid|Portugal Lisbon|England London|Ireland Dublin|Austria Vienna|
-Greece Athens|Poland Warsaw|Norway Oslo|Sweden Stockholm|Finland Helsinki|Denmark Copenhagen|Hungary Budapest|Belgium Brussels|
-the Netherlands Amsterdam|Switzerland Bern|Russia Moscow|Turkey Ankara|Egypt Cairo|Kenya Nairobi|Nigeria Abuja|Ghana Accra|
-India New_Delhi|China Beijing|Japan Tokyo|South Korea Seoul|Thailand Bangkok|Vietnam Hanoi|Indonesia Jakarta|Australia Canberra|
-Canada Ottawa|the United States Washington|Mexico Mexico_City|Brazil Brasilia|Argentina Buenos_Aires|Chile Santiago|Peru Lima|
-Cuba Havana|Iceland Reykjavik|Ukraine Kyiv|Romania Bucharest|Bulgaria Sofia|Croatia Zagreb|Morocco Rabat""".replace(
-    "\n", ""
-).split("|")
-SIZES = "ant|mouse|cat|dog|sheep|lion|horse|elephant|whale".split("|")
-COLOUR_OF = "grass green|snow white|blood red|the sky blue|a banana yellow|a carrot orange|coal black|a lemon yellow|a tomato red|milk white|the sun yellow|a strawberry red".split(
-    "|"
-)
+_SKILLS = Phrases("skills")
+OPPOSITES = _SKILLS.rows("opposites")
+CAPITALS = _SKILLS.rows("capitals")
+_SOUNDS = _SKILLS.rows("sounds")
+_PLURALS = _SKILLS.rows("plurals")
+_PAST = _SKILLS.rows("past")
+_CALENDAR = _SKILLS.answers("calendar")
+_SIZES = _SKILLS.lines("sizes")
+_COLOUR_OF = _SKILLS.rows("colour_of")
 
 
 def add(rng: random.Random) -> Pair:
@@ -127,7 +104,7 @@ def number_word(rng: random.Random) -> Pair:
 
 
 def opposite(rng: random.Random) -> Pair:
-    pair = rng.choice(OPPOSITES).split()
+    pair = list(rng.choice(OPPOSITES))
     rng.shuffle(pair)
     asked = rng.choice(
         [
@@ -161,25 +138,7 @@ def neighbour_in_time(rng: random.Random) -> Pair:
 
 
 def calendar(rng: random.Random) -> Pair:
-    return rng.choice(
-        [
-            ("How many days are in a week?", "There are seven days in a week."),
-            (
-                "Name the days of the week.",
-                "The days of the week are Monday, Tuesday, Wednesday, Thursday, Friday, Saturday and Sunday.",
-            ),
-            ("How many months are in a year?", "There are twelve months in a year."),
-            (
-                "Name the months.",
-                "The months are January, February, March, April, May, June, July, August, September, October, November and December.",
-            ),
-            ("How many hours are in a day?", "There are 24 hours in a day."),
-            ("How many minutes are in an hour?", "There are 60 minutes in an hour."),
-            ("What are the four seasons?", "The four seasons are spring, summer, autumn and winter."),
-            ("What is the first month of the year?", "The first month of the year is January."),
-            ("What is the last month of the year?", "The last month of the year is December."),
-        ]
-    )
+    return rng.choice(_CALENDAR)
 
 
 def sort_numbers(rng: random.Random) -> Pair:
@@ -245,8 +204,7 @@ def choose(rng: random.Random) -> Pair:
 
 
 def capital(rng: random.Random) -> Pair:
-    country, _, city = rng.choice(CAPITALS).strip().rpartition(" ")
-    city = city.replace("_", " ")
+    country, city = rng.choice(CAPITALS)
     asked = rng.choice(
         [
             "What is the capital of {}?",
@@ -260,7 +218,7 @@ def capital(rng: random.Random) -> Pair:
 
 
 def sound(rng: random.Random) -> Pair:
-    animal, noise = rng.choice(SOUNDS).split()
+    animal, noise = rng.choice(_SOUNDS)
     return rng.choice(
         [f"What sound does a {animal} make?", f"What does a {animal} say?"]
     ), f'A {animal} says "{noise}".'
@@ -268,28 +226,28 @@ def sound(rng: random.Random) -> Pair:
 
 def grammar(rng: random.Random) -> Pair:
     if rng.random() < 0.5:
-        one, many = rng.choice(PLURALS).split()
+        one, many = rng.choice(_PLURALS)
         return rng.choice(
             [f"What is the plural of {one}?", f'What\'s the plural of "{one}"?']
         ), f'The plural of "{one}" is "{many}".'
-    now, then = rng.choice(PAST).split()
+    now, then = rng.choice(_PAST)
     return rng.choice(
         [f"What is the past tense of {now}?", f'What is the past form of "{now}"?']
     ), f'The past tense of "{now}" is "{then}".'
 
 
 def compare_sizes(rng: random.Random) -> Pair:
-    i, j = rng.sample(range(len(SIZES)), 2)
+    i, j = rng.sample(range(len(_SIZES)), 2)
     word = rng.choice(["bigger", "smaller"])
     answer, other = (max(i, j), min(i, j)) if word == "bigger" else (min(i, j), max(i, j))
     return (
-        f"Which is {word}, {article(SIZES[i])} or {article(SIZES[j])}?",
-        f"{article(SIZES[answer]).capitalize()} is {word} than {article(SIZES[other])}.",
+        f"Which is {word}, {article(_SIZES[i])} or {article(_SIZES[j])}?",
+        f"{article(_SIZES[answer]).capitalize()} is {word} than {article(_SIZES[other])}.",
     )
 
 
 def colour_of(rng: random.Random) -> Pair:
-    thing, _, colour = rng.choice(COLOUR_OF).rpartition(" ")
+    thing, colour = rng.choice(_COLOUR_OF)
     return rng.choice(
         [f"What colour is {thing}?", f"What color is {thing}?"]
     ), f"{thing[0].upper() + thing[1:]} is {colour}."
