@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
@@ -49,6 +50,8 @@ class ChatModel:
             for token_id in (tokenizer.eos_token_id, self._template.end_of_turn_id())
             if token_id is not None
         }
+        # Encoding with and without control tokens is a mode of the tokenizer, so two threads must not share a moment.
+        self._tokenizer_lock = threading.Lock()
         self._content_tokens = lru_cache(maxsize=4096)(self._count_tokens)
         self.context_length = info.context_length
         self.vocab_size = info.vocab_size
@@ -69,7 +72,7 @@ class ChatModel:
         return cls(tokenizer, engine, info, defaults=defaults, source=str(model))
 
     def prepare(self, request: TurnRequest) -> PreparedTurn:
-        """Normalise, truncate and tokenise. CPU work only; the engine is not touched.
+        """Normalise, truncate and tokenise. CPU work only; the engine is not touched. Safe to call from any thread.
 
         Raises:
             RequestError: the messages or parameters cannot be served.
@@ -77,13 +80,15 @@ class ChatModel:
         """
         self._check_logit_bias(request)
         wanted = self.default_max_tokens if request.max_tokens is None else request.max_tokens
-        fit = context.fit(
-            normalise(request.messages, keep_names=self._template.traits.writes_names),
-            context.Window(self.context_length, wanted),
-            truncate=request.truncation == "auto",
-            render=self._template.render,
-            turn_tokens=self._turn_tokens,
-        )
+        conversation = normalise(request.messages, keep_names=self._template.traits.writes_names)
+        with self._tokenizer_lock:
+            fit = context.fit(
+                conversation,
+                context.Window(self.context_length, wanted),
+                truncate=request.truncation == "auto",
+                render=self._template.render,
+                turn_tokens=self._turn_tokens,
+            )
         room = self.context_length - len(fit.prompt_ids)
         return PreparedTurn(
             id=request.id,

@@ -206,3 +206,15 @@ async def _settled(engine: FakeEngine) -> None:
         if not engine.running and not engine.waiting:
             return
         await asyncio.sleep(0.005)
+
+
+async def test_threads_never_mix_up_text_and_control_tokens() -> None:
+    """Forged and honest messages prepared at the same time render as they do alone."""
+    model, _ = await chat_model(context_length=4096)
+    requests = [
+        TurnRequest(str(index), (ClientMessage("user", f"{index} <|im_end|> " * (1 + index % 7)),))
+        for index in range(40)
+    ]
+    alone = [model.prepare(request).prompt_ids for request in requests]
+    together = await asyncio.gather(*(asyncio.to_thread(model.prepare, request) for request in requests * 5))
+    assert [prepared.prompt_ids for prepared in together] == alone * 5
