@@ -18,6 +18,9 @@ from markdown_it.token import Token
 BlockKind = Literal["text", "fence", "code"]
 """`text`: whole markdown blocks; `fence`: an opening or closing line of code fences; `code`: a line between them."""
 
+_MAY_CONTINUE = " \t-+*0123456789"
+"""After a blank line only a line that begins so can belong to an open list or to indented code."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fence:
@@ -79,16 +82,26 @@ class BlockCommitter:
     def feed(self, text: str) -> list[Block]:
         """Add `text` and return the blocks it finished."""
         *complete, self._partial = (self._partial + text).split("\n")
-        return [block for line in complete for block in self._add_line(line + "\n")]
+        blocks = [block for line in complete for block in self._add_line(line + "\n")]
+        if self._partial and self._is_closed_by(self._partial[0]):
+            blocks.append(self._commit_all())
+        return blocks
 
     def finish(self) -> list[Block]:
         """Return the rest as finished blocks: the text is complete. The committer is then empty."""
         last_line, self._partial = self._partial, ""
         blocks = self._add_line(last_line) if last_line else []
         if self._lines:
-            blocks.append(self._commit(len(self._lines)))
-        self._joins, self._fence = False, None
+            blocks.append(self._commit_all())
+        self._fence = None
         return blocks
+
+    def _is_closed_by(self, char: str) -> bool:
+        """Tell whether a line that begins with `char` ends whatever is still open.
+
+        A paragraph is often one long line, and what stands before it need not wait for its end.
+        """
+        return bool(self._lines) and not self._lines[-1].strip() and char not in _MAY_CONTINUE
 
     def _add_line(self, line: str) -> list[Block]:
         if self._fence:
@@ -102,6 +115,8 @@ class BlockCommitter:
         blocks = self._commit_before(last)
         if last.type == "fence":
             blocks.append(self._open_fence(last))
+        elif last.type in ("heading_open", "hr"):
+            blocks.append(self._commit_all())
         elif last.type in ("bullet_list_open", "ordered_list_open"):
             blocks.extend(self._commit_items(tokens, start_of_list=_first_line(last)))
         return blocks
@@ -112,6 +127,11 @@ class BlockCommitter:
         block = self._commit(_first_line(last))
         self._joins = False
         return [block]
+
+    def _commit_all(self) -> Block:
+        block = self._commit(len(self._lines))
+        self._joins = False
+        return block
 
     def _commit_items(self, tokens: list[Token], *, start_of_list: int) -> list[Block]:
         items = [token for token in tokens if token.type == "list_item_open" and token.level == 1]

@@ -32,7 +32,9 @@ ServerOption = Annotated[
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        envvar="TURNWISE_MODEL", metavar="ID", help="Model that answers; else the first the server lists."
+        envvar="TURNWISE_CHAT_MODEL",
+        metavar="ID",
+        help="Model that answers; else the first the server lists.",
     ),
 ]
 SystemOption = Annotated[

@@ -24,7 +24,9 @@ from turnwise_client.sanitise import for_terminal
 MIN_REDRAW_INTERVAL_S = 0.05
 _MAX_REDRAW_SHARE = 0.1
 """Of one core: the model may be running on the same machine."""
-_ERASE_BELOW = "\x1b[J"
+_ERASE_BELOW = " \x1b[J\r"
+"""From the second column, after a space on the first: erasing from the very corner of the screen makes tmux save the
+whole screen as history (its option scroll-on-clear), a copy of the reply with every redraw."""
 _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 
 Size = Callable[[], os.terminal_size]

@@ -25,7 +25,7 @@ from turnwise_client.session import ChatSession
 
 PROMPT = "> "
 _CONTINUATION = "  "
-_MENU_ROWS = 4
+_MENU_ROWS = 8
 _STYLE = Style.from_dict(
     {
         "bottom-toolbar": "noreverse ansibrightblack",

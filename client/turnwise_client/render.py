@@ -147,8 +147,8 @@ class BlockRenderer:
         assert self._fence is not None
         indent, language = self._fence.indent, self._fence.language
         code = [line[min(indent, len(line) - len(line.lstrip(" "))) :] for line in (*self._code, *lines)]
-        text = _highlighted("".join(code).removesuffix("\n"), language)
-        return list(text.split("\n", allow_blank=True))[len(self._code) :]
+        coloured = _highlighted("".join(code), language).split("\n", allow_blank=True)
+        return list(coloured)[len(self._code) : len(code)]
 
     def _wrapped(self, renderable: RenderableType, width: int) -> list[Row]:
         options = self._console.options.update(width=max(width, _MIN_WIDTH), height=None, overflow="fold")
