@@ -114,6 +114,7 @@ def server_address(text: str) -> str:
         or parts.query
         or parts.fragment
         or not address.isprintable()
+        or " " in address
     ):
         raise UsageError(f"{text!r} is not the address of a server, such as {DEFAULT_SERVER}")
     return address.rstrip("/").removesuffix("/v1").rstrip("/")
