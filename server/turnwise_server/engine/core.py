@@ -6,18 +6,18 @@ from collections.abc import Sequence as Many
 
 import torch
 
-from turnwise_server.engine.base import FinishReason, GenerationRequest, TokenEvent, TokenLogprobs
+from turnwise_server.engine.base import FinishReason, GenerationRequest, TokenEvent
 from turnwise_server.engine.forward import ModelForward, PrefillChunk
-from turnwise_server.engine.kv_cache import KVCache, round_up
-from turnwise_server.engine.row_table import RowTable
+from turnwise_server.engine.kv_cache import round_up
+from turnwise_server.engine.kv_pool import KVPool
 from turnwise_server.engine.sampler import SamplingState, sample
 from turnwise_server.engine.scheduler import Schedule, Scheduler
 from turnwise_server.engine.sequence import Sequence
 from turnwise_server.engine.updates import CoreCounters, StepResult, StepUpdate
 from turnwise_server.errors import ConfigurationError
 
-CACHED_ROWS_PER_BATCH_ROW = 2
-"""The cache may hold this many rows for each that can run, so that as many finished ones are kept as run."""
+CONTEXTS_NEEDED = 2
+"""The least budget of the cache: a whole context in the batch, and the prompt it was computed from."""
 
 
 class EngineCore:
@@ -34,26 +34,19 @@ class EngineCore:
     ) -> None:
         self._forward = forward
         self._context_length = context_length
-        self._cache = KVCache(
-            forward.layers,
-            dtype=forward.dtype,
-            device=forward.device,
-            transposed_keys=forward.transposed_keys,
-        )
-        budget_tokens = kv_memory_bytes // self._cache.bytes_per_token
-        if budget_tokens < round_up(context_length):
-            needed = -(-round_up(context_length) * self._cache.bytes_per_token // 2**20)
+        token_bytes = forward.kv_format.bytes_per_token
+        budget = kv_memory_bytes // token_bytes
+        if budget < CONTEXTS_NEEDED * round_up(context_length):
+            needed = -(-CONTEXTS_NEEDED * round_up(context_length) * token_bytes // 2**20)
             raise ConfigurationError(
-                f"The key-value cache may take {kv_memory_bytes // 2**20} MiB, but one sequence of {context_length} "
-                f"tokens takes {needed} MiB. Raise the cache's memory or lower the context length."
+                f"The key-value cache may take {kv_memory_bytes // 2**20} MiB, but sequences of {context_length} "
+                f"tokens need {needed} MiB at least. Raise the cache's memory or lower the context length."
             )
-        self._rows = RowTable(
-            self._cache,
-            max_rows=max_batch * CACHED_ROWS_PER_BATCH_ROW,
-            budget_tokens=budget_tokens,
-            context_length=context_length,
+        self._pool = KVPool(forward.kv_format, budget)
+        self._scheduler = Scheduler(self._pool, max_batch=max_batch, prefill_chunk=prefill_chunk)
+        self._no_logits = torch.empty(
+            0, forward.vocab_size, dtype=forward.kv_format.dtype, device=forward.kv_format.device
         )
-        self._scheduler = Scheduler(self._rows, max_batch=max_batch, prefill_chunk=prefill_chunk)
         self._cached_prompt_tokens = self._prompt_tokens = self._generated_tokens = 0
 
     @property
@@ -67,7 +60,7 @@ class EngineCore:
             cached_prompt_tokens=self._cached_prompt_tokens,
             prompt_tokens=self._prompt_tokens,
             generated_tokens=self._generated_tokens,
-            kv_cache_usage=self._rows.usage,
+            kv_cache_usage=self._pool.usage,
         )
 
     def submit(self, key: int, request: GenerationRequest) -> None:
@@ -77,72 +70,78 @@ class EngineCore:
             Sequence(
                 key=key,
                 request=request,
-                sampling=SamplingState(request.sampling, prompt, self._forward.device),
+                sampling=SamplingState(request.sampling, prompt, self._forward.kv_format.device),
                 limit=min(len(prompt) + request.sampling.max_tokens, self._context_length),
                 tokens=list(prompt),
             )
         )
 
+    @torch.inference_mode()
     def cancel(self, key: int) -> None:
-        """Forget a sequence and free its row at once."""
+        """Forget a sequence and free its memory at once."""
         self._scheduler.cancel(key)
 
     @torch.inference_mode()
     def step(self) -> StepUpdate:
         """Compute one step. A fault fails the sequences it concerned and leaves the others alone."""
         plan = self._scheduler.schedule()
-        try:
-            logits, sequences = self._run(plan)
-            token_ids, logprobs = sample(logits, [s.sampling for s in sequences]) if sequences else ([], [])
-        except Exception as error:  # noqa: BLE001 - whatever went wrong, its sequences must hear of it
-            results = self._fail(plan, error)
-        else:
-            results = self._postprocess(sequences, token_ids, logprobs)
-        return StepUpdate(plan.started, tuple(results), self.counters())
-
-    def _run(self, plan: Schedule) -> tuple[torch.Tensor, list[Sequence]]:
-        """Run the model and return the logits to sample from, with the sequence of each row."""
+        results: list[StepResult] = []
         parts: list[torch.Tensor] = []
         sequences: list[Sequence] = []
-        if plan.decode:
-            self._rows.reserve(max(sequence.computed for sequence in plan.decode) + 1)
-            parts.append(
-                self._forward.decode(
-                    self._cache,
-                    [sequence.tokens[-1] for sequence in plan.decode],
-                    [sequence.computed for sequence in plan.decode],
-                )
-            )
-            sequences += plan.decode
-        if plan.prefill:
-            chunks = [self._chunk(piece.sequence, piece.tokens) for piece in plan.prefill]
-            logits = self._forward.prefill(self._cache, chunks)
-            done = [index for index, piece in enumerate(plan.prefill) if piece.is_last]
-            if done:
-                parts.append(logits[done])
-                sequences += [plan.prefill[index].sequence for index in done]
+        for run, concerned in ((self._decode, plan.decode), (self._prefill, plan.prefilling)):
+            try:
+                logits, advanced = run(plan)
+            except Exception as error:  # noqa: BLE001 - whatever went wrong, its sequences must hear of it
+                results += self._fail(concerned, error)
+            else:
+                if advanced:
+                    parts.append(logits)
+                    sequences += advanced
+        if sequences:
+            results += self._sample(torch.cat(parts) if len(parts) > 1 else parts[0], sequences)
+        return StepUpdate(plan.started, tuple(results), self.counters())
+
+    def _decode(self, plan: Schedule) -> tuple[torch.Tensor, Many[Sequence]]:
+        """Compute the newest token of every running sequence; return the logits `[B, V]` and whose they are."""
+        if not plan.decode:
+            return self._no_logits, ()
+        self._pool.prepare_step()
+        newest = [sequence.tokens[-1] for sequence in plan.decode]
+        positions = [sequence.computed for sequence in plan.decode]
+        logits = self._forward.decode(self._pool.batch, newest, positions)
         for sequence in plan.decode:
             sequence.computed += 1
+        return logits, plan.decode
+
+    def _prefill(self, plan: Schedule) -> tuple[torch.Tensor, Many[Sequence]]:
+        """Compute a chunk of prompts; return the logits of those that it completes, and whose they are."""
+        if not plan.prefill:
+            return self._no_logits, ()
+        logits = self._forward.prefill([self._chunk(piece.sequence, piece.tokens) for piece in plan.prefill])
+        done = [index for index, piece in enumerate(plan.prefill) if piece.is_last]
         for piece in plan.prefill:
-            self._prefill_done(piece.sequence, piece.tokens)
-        return (torch.cat(parts) if parts else torch.empty(0)), sequences
+            self._advance_prompt(piece.sequence, piece.tokens)
+        return logits[done], [plan.prefill[index].sequence for index in done]
 
     @staticmethod
     def _chunk(sequence: Sequence, tokens: int) -> PrefillChunk:
-        return PrefillChunk(
-            sequence.row, sequence.computed, sequence.tokens[sequence.computed : sequence.computed + tokens]
-        )
+        assert sequence.block is not None
+        begin = sequence.computed
+        return PrefillChunk(sequence.block, begin, sequence.tokens[begin : begin + tokens])
 
-    def _prefill_done(self, sequence: Sequence, tokens: int) -> None:
+    def _advance_prompt(self, sequence: Sequence, tokens: int) -> None:
         sequence.computed += tokens
         if sequence.is_prefilled:
             self._scheduler.prefilled(sequence)
             self._prompt_tokens += sequence.prompt_length
             self._cached_prompt_tokens += sequence.cached_tokens
 
-    def _postprocess(
-        self, sequences: Many[Sequence], token_ids: Many[int], logprobs: Many[TokenLogprobs | None]
-    ) -> list[StepResult]:
+    def _sample(self, logits: torch.Tensor, sequences: Many[Sequence]) -> list[StepResult]:
+        """Choose the next token of every sequence and end those that are done."""
+        try:
+            token_ids, logprobs = sample(logits, [sequence.sampling for sequence in sequences])
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, its sequences must hear of it
+            return self._fail(sequences, error)
         results = []
         for sequence, token_id, entry in zip(sequences, token_ids, logprobs, strict=True):
             sequence.tokens.append(token_id)
@@ -161,8 +160,7 @@ class EngineCore:
             return FinishReason.STOP
         return FinishReason.LENGTH if len(sequence.tokens) >= sequence.limit else None
 
-    def _fail(self, plan: Schedule, error: Exception) -> list[StepResult]:
-        concerned = {s.key: s for s in [*plan.decode, *(piece.sequence for piece in plan.prefill)]}
-        for sequence in concerned.values():
+    def _fail(self, sequences: Many[Sequence], error: Exception) -> list[StepResult]:
+        for sequence in sequences:
             self._scheduler.finish(sequence, keep=False)
-        return [StepResult(key, None, f"{type(error).__name__}: {error}") for key in concerned]
+        return [StepResult(sequence.key, None, f"{type(error).__name__}: {error}") for sequence in sequences]

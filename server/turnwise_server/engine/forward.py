@@ -8,33 +8,30 @@ from typing import Protocol
 
 import torch
 
-from turnwise_server.engine.kv_cache import KVCache, LayerShape
+from turnwise_server.engine.kv_cache import KVBlock, KVFormat
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillChunk:
-    """Tokens of one sequence whose keys and values go to `row` from position `start` on."""
+    """Tokens of one sequence whose keys and values go to row 0 of `block` from position `start` on."""
 
-    row: int
+    block: KVBlock
     start: int
     token_ids: Sequence[int]
 
 
 class ModelForward(Protocol):
-    """A causal language model that reads and writes a `KVCache`."""
+    """A causal language model that reads and writes `KVBlock`s."""
 
-    layers: tuple[LayerShape, ...]
-    transposed_keys: bool
+    kv_format: KVFormat
     vocab_size: int
-    dtype: torch.dtype
-    device: torch.device
 
-    def prefill(self, cache: KVCache, chunks: Sequence[PrefillChunk]) -> torch.Tensor:
+    def prefill(self, chunks: Sequence[PrefillChunk]) -> torch.Tensor:
         """Run several chunks and return the logits after the last token of each, `[chunks, V]`."""
         ...
 
-    def decode(self, cache: KVCache, token_ids: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
-        """Run one token for each of the rows 0..B-1 and return the logits `[B, V]`.
+    def decode(self, batch: KVBlock, token_ids: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+        """Run one token for each of the batch's rows 0..B-1 and return the logits `[B, V]`.
 
         Row `i` already holds `positions[i]` tokens; the given one becomes the next.
         """

@@ -1,7 +1,7 @@
 """A fused forward pass for models shaped like Llama and Qwen2: few, large operations and no module overhead.
 
-One matrix product makes queries, keys and values, another gate and up. Attention is two batched products over keys that
-are stored transposed; the queries that share a key head are folded into one product (grouped-query attention).
+One matrix product makes queries, keys and values, another gate and up. Attention is two batched products, in which the
+queries that share a key head are folded into one (grouped-query attention).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
 from turnwise_server.engine.forward import PrefillChunk
-from turnwise_server.engine.kv_cache import KVCache, LayerShape, round_up
+from turnwise_server.engine.kv_cache import KVBlock, KVFormat, LayerShape
 from turnwise_server.engine.llama_weights import LlamaWeights
 
 
@@ -31,15 +31,11 @@ class _Span:
 class LlamaForward:
     """Runs a Llama or Qwen2 module's weights; see `llama_weights.supports` for which modules."""
 
-    transposed_keys = True
-
     def __init__(self, weights: LlamaWeights) -> None:
-        self.layers = (LayerShape(weights.kv_heads, weights.head_dim, weights.head_dim),) * len(
-            weights.layers
-        )
+        shape = LayerShape(weights.kv_heads, weights.head_dim, weights.head_dim)
+        self.dtype, self.device = weights.embedding.dtype, weights.embedding.device
+        self.kv_format = KVFormat((shape,) * len(weights.layers), self.dtype, self.device)
         self.vocab_size = weights.head.shape[0]
-        self.dtype = weights.embedding.dtype
-        self.device = weights.embedding.device
         self._weights = weights
         self._heads, self._kv_heads, self._head_dim = weights.heads, weights.kv_heads, weights.head_dim
         half = weights.head_dim // 2
@@ -48,7 +44,7 @@ class LlamaForward:
         self._signed_sin = torch.cat([-weights.rotary_sin[:, :half], weights.rotary_sin[:, half:]], dim=1)
         self._scale = weights.head_dim**-0.5
 
-    def prefill(self, cache: KVCache, chunks: Sequence[PrefillChunk]) -> torch.Tensor:
+    def prefill(self, chunks: Sequence[PrefillChunk]) -> torch.Tensor:
         """Run several chunks packed one after the other and return the logits after each, `[chunks, V]`."""
         spans = self._spans(chunks)
         ids = [token for chunk in chunks for token in chunk.token_ids]
@@ -56,28 +52,30 @@ class LlamaForward:
         hidden, cos, sin = self._embed(ids, positions)
         for index in range(len(self._weights.layers)):
             query, key, value = self._project(index, hidden, cos, sin)
-            mixed = torch.cat([self._attend_chunk(cache, index, span, query, key, value) for span in spans])
+            mixed = torch.cat([self._attend_chunk(index, span, query, key, value) for span in spans])
             hidden = self._finish(index, hidden, mixed)
         last = torch.tensor([span.end - 1 for span in spans], device=self.device)
         return self._logits(hidden[last])
 
-    def decode(self, cache: KVCache, token_ids: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+    def decode(self, batch: KVBlock, token_ids: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
         """Run one token for each of the rows 0..B-1 and return the logits `[B, V]`."""
-        batch, length = len(token_ids), round_up(max(positions) + 1)
+        count = len(token_ids)
         at = torch.tensor(positions, device=self.device)
-        rows = torch.arange(batch, device=self.device)
-        mask = torch.zeros(batch, 1, 1, length, dtype=self.dtype, device=self.device)
-        mask.masked_fill_((torch.arange(length, device=self.device) > at[:, None])[:, None, None], -torch.inf)
+        rows = torch.arange(count, device=self.device)
+        mask = torch.zeros(count, 1, 1, batch.capacity, dtype=self.dtype, device=self.device)
+        mask.masked_fill_(
+            (torch.arange(batch.capacity, device=self.device) > at[:, None])[:, None, None], -torch.inf
+        )
         hidden, cos, sin = self._embed(token_ids, at)
         for index in range(len(self._weights.layers)):
             query, key, value = self._project(index, hidden, cos, sin)
-            keys, values = cache.keys[index], cache.values[index]
-            keys[rows, :, :, at] = key
+            keys, values = batch.keys[index][:count], batch.values[index][:count]
+            keys[rows, :, at] = key
             values[rows, :, at] = value
-            query = query.view(batch, self._kv_heads, -1, self._head_dim)
-            scores = torch.matmul(query, keys[:batch, ..., :length]).add_(mask)
-            mixed = torch.matmul(torch.softmax(scores, -1), values[:batch, :, :length])
-            hidden = self._finish(index, hidden, mixed.view(batch, -1))
+            query = query.view(count, self._kv_heads, -1, self._head_dim)
+            scores = torch.matmul(query, keys.transpose(-1, -2)).add_(mask)
+            mixed = torch.matmul(torch.softmax(scores, -1), values)
+            hidden = self._finish(index, hidden, mixed.view(count, -1))
         return self._logits(hidden)
 
     def _embed(
@@ -105,7 +103,6 @@ class LlamaForward:
 
     def _attend_chunk(
         self,
-        cache: KVCache,
         index: int,
         span: _Span,
         query: torch.Tensor,
@@ -114,12 +111,13 @@ class LlamaForward:
     ) -> torch.Tensor:
         """Store a chunk's keys and values and return what its tokens attend to, `[T, Hq * D]`."""
         tokens, start = span.end - span.begin, span.chunk.start
-        keys, values = cache.keys[index][span.chunk.row], cache.values[index][span.chunk.row]
-        keys[..., start : start + tokens] = key[span.begin : span.end].permute(1, 2, 0)
-        values[:, start : start + tokens] = value[span.begin : span.end].transpose(0, 1)
         length = start + tokens
+        keys, values = span.chunk.block.keys[index][0], span.chunk.block.values[index][0]
+        keys[:, start:length] = key[span.begin : span.end].transpose(0, 1)
+        values[:, start:length] = value[span.begin : span.end].transpose(0, 1)
         groups = query[span.begin : span.end].transpose(0, 1).reshape(self._kv_heads, -1, self._head_dim)
-        scores = torch.matmul(groups, keys[..., :length]).view(self._heads, tokens, length).add_(span.mask)
+        scores = torch.matmul(groups, keys[:, :length].transpose(-1, -2))
+        scores = scores.view(self._heads, tokens, length).add_(span.mask)
         weights = torch.softmax(scores, -1).view(self._kv_heads, -1, length)
         mixed = torch.matmul(weights, values[:, :length])
         return mixed.view(self._heads, tokens, self._head_dim).transpose(0, 1).reshape(tokens, -1)

@@ -9,7 +9,7 @@ import torch
 
 from turnwise_server.engine.base import EngineInfo
 from turnwise_server.engine.checkpoint import Checkpoint, fingerprint, open_checkpoint
-from turnwise_server.engine.core import CACHED_ROWS_PER_BATCH_ROW, EngineCore
+from turnwise_server.engine.core import CONTEXTS_NEEDED, EngineCore
 from turnwise_server.engine.forward import ModelForward
 from turnwise_server.engine.hardware import available_memory, choose_device, choose_dtype, use_threads
 from turnwise_server.engine.kv_cache import round_up
@@ -156,6 +156,6 @@ def _kv_memory(options: EngineOptions, forward: ModelForward, context_length: in
     """Return the cache's budget in bytes: as told, or what it could ever use within its share of free memory."""
     if options.kv_memory_mb is not None:
         return options.kv_memory_mb * 2**20
-    token = sum(s.heads * (s.key_dim + s.value_dim) for s in forward.layers) * forward.dtype.itemsize
-    most = token * round_up(context_length) * options.max_batch * CACHED_ROWS_PER_BATCH_ROW
-    return min(most, int(available_memory(forward.device) * _MEMORY_SHARE[forward.device.type]))
+    form = forward.kv_format
+    most = form.bytes_per_token * round_up(context_length) * (options.max_batch + CONTEXTS_NEEDED)
+    return min(most, int(available_memory(form.device) * _MEMORY_SHARE[form.device.type]))

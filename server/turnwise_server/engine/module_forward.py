@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from turnwise_server.engine.forward import PrefillChunk
-from turnwise_server.engine.kv_cache import KVCache, LayerShape, round_up
+from turnwise_server.engine.kv_cache import KVBlock, KVFormat, LayerShape
 from turnwise_server.errors import CheckpointError
 
 Masks = torch.Tensor | dict[str, torch.Tensor]
@@ -24,30 +24,29 @@ class ModuleForward:
         CheckpointError: the architecture keeps something other than keys and values, or cannot be told positions.
     """
 
-    transposed_keys = False
-
     def __init__(self, module: PreTrainedModel) -> None:
         self._module = module
         self._parameters = frozenset(inspect.signature(module.forward).parameters)
         self._window, self._kinds = _attention_kinds(module, self._parameters)
         self.dtype = next(module.parameters()).dtype
         self.device = next(module.parameters()).device
-        self.layers, self.vocab_size = self._probe()
+        layers, self.vocab_size = self._probe()
+        self.kv_format = KVFormat(layers, self.dtype, self.device)
 
-    def prefill(self, cache: KVCache, chunks: Sequence[PrefillChunk]) -> torch.Tensor:
+    def prefill(self, chunks: Sequence[PrefillChunk]) -> torch.Tensor:
         """Run the chunks one after the other and return the logits after each, `[chunks, V]`."""
-        return torch.cat([self._prefill_one(cache, chunk) for chunk in chunks])
+        return torch.cat([self._prefill_one(chunk) for chunk in chunks])
 
-    def decode(self, cache: KVCache, token_ids: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+    def decode(self, batch: KVBlock, token_ids: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
         """Run one token for each of the rows 0..B-1 and return the logits `[B, V]`."""
         at = torch.tensor(positions, device=self.device)
-        slots = _Slots(cache, slice(0, len(positions)), at[:, None], round_up(max(positions) + 1))
+        slots = _Slots(batch, at[:, None], batch.capacity)
         return self._run(torch.tensor(token_ids, device=self.device)[:, None], slots)
 
-    def _prefill_one(self, cache: KVCache, chunk: PrefillChunk) -> torch.Tensor:
+    def _prefill_one(self, chunk: PrefillChunk) -> torch.Tensor:
         end = chunk.start + len(chunk.token_ids)
         at = torch.arange(chunk.start, end, device=self.device)
-        slots = _Slots(cache, slice(chunk.row, chunk.row + 1), at[None], end)
+        slots = _Slots(chunk.block, at[None], end)
         return self._run(torch.tensor(chunk.token_ids, device=self.device)[None], slots)
 
     def _run(self, token_ids: torch.Tensor, slots: _Slots) -> torch.Tensor:
@@ -55,7 +54,9 @@ class ModuleForward:
             "input_ids": token_ids,
             "position_ids": slots.positions,
             "attention_mask": self._masks(slots.positions, slots.length),
-            "past_key_values": Cache(layers=[_SlotLayer(slots, index) for index in range(len(self.layers))]),
+            "past_key_values": Cache(
+                layers=[_SlotLayer(slots, index) for index in range(len(self.kv_format.layers))]
+            ),
             "use_cache": True,
         }
         if "logits_to_keep" in self._parameters:
@@ -93,18 +94,17 @@ class ModuleForward:
 
 
 class _Slots:
-    """Which rows and positions of the cache one call of the module writes, and how many tokens it reads."""
+    """The positions one call of the module writes in the first rows of a block, and how many tokens it reads."""
 
-    def __init__(self, cache: KVCache, rows: slice, positions: torch.Tensor, length: int) -> None:
-        self.cache = cache
-        self.rows = rows
+    def __init__(self, block: KVBlock, positions: torch.Tensor, length: int) -> None:
+        self.block = block
         self.positions = positions
         self.length = length
-        self.row_index = torch.arange(rows.start, rows.stop, device=positions.device)[:, None]
+        self.rows = torch.arange(len(positions), device=positions.device)[:, None]
 
 
 class _SlotLayer(CacheLayerMixin):  # type: ignore[misc] # transformers is not typed
-    """One layer of the engine's cache, as a module of `transformers` sees it."""
+    """One layer of a block, as a module of `transformers` sees it."""
 
     is_sliding = False
 
@@ -122,10 +122,11 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc] # transformers is not t
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Store `[B, H, T, D]` at the rows' positions and return all that is cached there, `[B, H, length, D]`."""
         slots = self._slots
-        keys, values = slots.cache.keys[self._index], slots.cache.values[self._index]
-        keys[slots.row_index, :, slots.positions] = key_states.transpose(1, 2)
-        values[slots.row_index, :, slots.positions] = value_states.transpose(1, 2)
-        return keys[slots.rows, :, : slots.length], values[slots.rows, :, : slots.length]
+        count = len(slots.rows)
+        keys, values = slots.block.keys[self._index][:count], slots.block.values[self._index][:count]
+        keys[slots.rows, :, slots.positions] = key_states.transpose(1, 2)
+        values[slots.rows, :, slots.positions] = value_states.transpose(1, 2)
+        return keys[:, :, : slots.length], values[:, :, : slots.length]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return the length and the offset of the keys that a mask must cover."""
@@ -138,7 +139,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc] # transformers is not t
 
     def get_max_length(self) -> int:
         """Return the row's capacity."""
-        return self._slots.cache.capacity
+        return self._slots.block.capacity
 
 
 def _attention_kinds(module: PreTrainedModel, parameters: frozenset[str]) -> tuple[int, bool]:

@@ -14,8 +14,8 @@ import torch
 from turnwise_server.engine.base import SamplingParams, TokenLogprobs
 from turnwise_server.engine.penalties import LogitAdjustment
 
-CANDIDATES = 64
-"""How many of the most likely tokens are looked at before a whole row is sorted."""
+CANDIDATES = (64, 1024)
+"""How many of the most likely tokens are looked at, and then at most, before a whole row is sorted."""
 
 LOGPROB_FLOOR = -9999.0
 """Stands for minus infinity, which JSON cannot say."""
@@ -99,17 +99,20 @@ def _draw_plain(scaled: torch.Tensor, states: Sequence[SamplingState]) -> torch.
 
 
 def _draw_filtered(scaled: torch.Tensor, states: Sequence[SamplingState]) -> torch.Tensor:
-    """Look at the most likely tokens of every row; sort whole rows only where the filters keep more than those."""
+    """Look at the most likely tokens of every row, and at more of them only where the filters keep all of those."""
+    vocab_size = scaled.shape[-1]
     uniforms = _uniforms(states, scaled)
     log_total = torch.logsumexp(scaled, dim=-1, keepdim=True)
-    values, ids = scaled.topk(min(CANDIDATES, scaled.shape[-1]), dim=-1)
-    kept, is_complete = _filter((values - log_total).exp(), states, scaled.shape[-1])
-    drawn = ids.gather(-1, inverse_cdf(kept, uniforms)[:, None])[:, 0]
-    wide = torch.nonzero(~is_complete)[:, 0].tolist()
-    if wide:
-        values, ids = scaled[wide].sort(dim=-1, descending=True)
-        kept, _ = _filter((values - log_total[wide]).exp(), [states[row] for row in wide], scaled.shape[-1])
-        drawn[wide] = ids.gather(-1, inverse_cdf(kept, uniforms[wide])[:, None])[:, 0]
+    drawn = torch.zeros(len(states), dtype=torch.long, device=scaled.device)
+    rows = torch.arange(len(states), device=scaled.device)
+    for width in (*CANDIDATES, vocab_size):
+        values, ids = scaled[rows].topk(min(width, vocab_size), dim=-1)
+        chosen = [states[row] for row in rows.tolist()]
+        kept, is_complete = _filter((values - log_total[rows]).exp(), chosen, vocab_size)
+        drawn[rows] = ids.gather(-1, inverse_cdf(kept, uniforms[rows])[:, None])[:, 0]
+        rows = rows[~is_complete]
+        if not len(rows):
+            break
     return drawn
 
 
@@ -122,17 +125,17 @@ def _filter(
     """
     width = probabilities.shape[-1]
     top_k = _column([state.params.top_k or vocab_size for state in states], probabilities)
-    top_p = _column([p if (p := state.params.top_p) < 1.0 else 2.0 for state in states], probabilities)
+    top_p = _column([p if (p := state.params.top_p) < 1.0 else torch.inf for state in states], probabilities)
     min_p = _column([state.params.min_p for state in states], probabilities)
-    rank = torch.arange(width, device=probabilities.device)
-    probabilities = probabilities * (rank < top_k)
-    total = torch.where(top_k < vocab_size, probabilities.sum(dim=-1, keepdim=True), 1.0)
+    is_inside = top_k <= width
+    has_top_k = top_k < vocab_size
+    probabilities = probabilities * (torch.arange(width, device=probabilities.device) < top_k)
+    total = torch.where(has_top_k, probabilities.sum(dim=-1, keepdim=True), 1.0)
     before = probabilities.cumsum(dim=-1) - probabilities
     keep = (before < top_p * total) & (probabilities >= min_p * probabilities[:, :1])
     keep[:, 0] = True
-    is_cut = ~keep[:, -1] & ((top_k >= vocab_size) | (top_k <= width))[:, 0]
-    is_complete = is_cut | (top_k <= width)[:, 0] | torch.tensor(width == vocab_size, device=keep.device)
-    return probabilities * keep, is_complete
+    is_complete = is_inside | (~keep[:, -1:] & ~has_top_k)
+    return probabilities * keep, is_complete[:, 0]
 
 
 def inverse_cdf(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from turnwise_server.engine.kv_pool import KVPool
 from turnwise_server.engine.prefix_cache import MIN_SHARED_TOKENS, common_prefix_length
-from turnwise_server.engine.row_table import RowTable
 from turnwise_server.engine.sequence import Sequence
 
 
@@ -32,12 +32,17 @@ class Schedule:
     started: tuple[int, ...]
     """Keys of the sequences that left the queue for this step."""
 
+    @property
+    def prefilling(self) -> list[Sequence]:
+        """Return the sequences whose prompts are worked on."""
+        return [piece.sequence for piece in self.prefill]
+
 
 class Scheduler:
     """Admits waiting sequences, the tenant with the fewest running first, in order of arrival inside a tenant."""
 
-    def __init__(self, rows: RowTable, *, max_batch: int, prefill_chunk: int) -> None:
-        self._rows = rows
+    def __init__(self, pool: KVPool, *, max_batch: int, prefill_chunk: int) -> None:
+        self._pool = pool
         self._max_batch = max_batch
         self._prefill_chunk = prefill_chunk
         self._waiting: dict[str, deque[Sequence]] = {}
@@ -46,12 +51,12 @@ class Scheduler:
 
     @property
     def waiting_count(self) -> int:
-        """Return how many sequences have no row yet."""
+        """Return how many sequences have no memory yet."""
         return sum(len(queue) for queue in self._waiting.values())
 
     @property
     def running_count(self) -> int:
-        """Return how many sequences hold a row."""
+        """Return how many sequences hold memory."""
         return len(self._running)
 
     def add(self, sequence: Sequence) -> None:
@@ -59,23 +64,23 @@ class Scheduler:
         self._waiting.setdefault(sequence.request.tenant, deque()).append(sequence)
 
     def schedule(self) -> Schedule:
-        """Choose the next step's work, and give rows to the sequences that begin with it."""
+        """Choose the next step's work, and give memory to the sequences that begin with it."""
         before = set(self._running)
         pieces = self._fill_chunk()
         started = tuple(key for key in self._running if key not in before)
-        return Schedule(prefill=tuple(pieces), decode=tuple(self._rows.decoding()), started=started)
+        return Schedule(prefill=tuple(pieces), decode=tuple(self._pool.decoding), started=started)
 
     def prefilled(self, sequence: Sequence) -> None:
         """Take note that a sequence's whole prompt is computed."""
         self._prefilling.remove(sequence)
-        self._rows.start_decoding(sequence)
+        self._pool.start_decoding(sequence)
 
     def finish(self, sequence: Sequence, *, keep: bool = True) -> None:
-        """Free a running sequence's row; what it computed serves later prompts if `keep`."""
+        """Free a running sequence's memory; what it computed serves later prompts if `keep`."""
         del self._running[sequence.key]
         if not sequence.is_prefilled:
             self._prefilling.remove(sequence)
-        self._rows.release(sequence, keep=keep)
+        self._pool.release(sequence, keep=keep)
 
     def cancel(self, key: int) -> None:
         """Forget a sequence, wherever it is; unknown ones have finished already."""
@@ -113,13 +118,13 @@ class Scheduler:
             load[sequence.request.tenant] = load.get(sequence.request.tenant, 0) + 1
         tenant = min(self._waiting, key=lambda name: (load.get(name, 0), self._waiting[name][0].key))
         candidate = self._waiting[tenant][0]
-        if not self._rows.can_admit(candidate) or self._shares_unfinished_prompt(candidate):
+        if not self._pool.can_admit(candidate) or self._shares_unfinished_prompt(candidate):
             return None
         return candidate
 
     def _shares_unfinished_prompt(self, candidate: Sequence) -> bool:
         """Say whether a prompt being prefilled will soon serve the candidate: n choices of one prompt cost one."""
-        match = self._rows.match(candidate)
+        match = self._pool.match(candidate)
         cached = match.tokens if match else 0
         for other in self._prefilling:
             if other.request.tenant == candidate.request.tenant:
@@ -130,7 +135,7 @@ class Scheduler:
 
     def _admit(self, sequence: Sequence) -> None:
         self._drop_waiting(sequence.request.tenant, sequence)
-        self._rows.admit(sequence)
+        self._pool.admit(sequence)
         self._running[sequence.key] = sequence
         self._prefilling.append(sequence)
 

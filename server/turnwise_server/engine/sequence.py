@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from turnwise_server.engine.base import GenerationRequest
+from turnwise_server.engine.kv_cache import KVBlock
 from turnwise_server.engine.sampler import SamplingState
 
 
@@ -19,12 +20,14 @@ class Sequence:
     limit: int
     """How many tokens, prompt included, it may come to."""
     tokens: list[int] = field(default_factory=list)
+    block: KVBlock | None = None
+    """Its own memory while the prompt is computed."""
     row: int = -1
-    """Row of the cache, -1 while waiting."""
+    """Its row of the batch once it is decoded."""
     computed: int = 0
-    """The first `computed` tokens are in the cache."""
+    """The first `computed` tokens are computed."""
     cached_tokens: int = 0
-    """How many of them were there from an earlier sequence."""
+    """How many of them came from another sequence."""
 
     @property
     def prompt_length(self) -> int:
