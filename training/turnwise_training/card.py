@@ -1,7 +1,134 @@
-"""Writes the model card from training.json."""
+"""Writes the model card from training.json: figures from the run, words from the notes kept with the recipe."""
 
+import json
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from turnwise_training.errors import RunError
+from turnwise_training.run import write_durably
+
+RECORD = "training.json"
+Record = dict[str, Any]
+
+
+def update_card(folder: Path, *, notes: Path | None, behaviour: Path | None) -> None:
+    """Add the notes of a YAML file and the rates of a behaviour check to training.json; write the card anew."""
+    record = _read(folder)
+    if notes is not None:
+        record["notes"] = yaml.safe_load(notes.read_text())
+    if behaviour is not None:
+        record["behaviour"] = json.loads(behaviour.read_text())
+    write_durably(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+    write_card(folder)
 
 
 def write_card(folder: Path) -> None:
-    (folder / "README.md").write_text("# model\n")
+    """Write README.md from training.json; raises RunError if there is none."""
+    record = _read(folder)
+    notes = record.get("notes", {})
+    parts = [
+        _front_matter(notes),
+        f"# {notes.get('title', 'A Turnwise model')}\n\n{notes.get('summary', '')}".strip(),
+        _model(record),
+        _data(record, notes),
+        _recipe(record),
+        _held_out(record),
+        _behaviour(record, notes),
+        *(f"## {heading}\n\n{text.strip()}" for heading, text in notes.get("sections", {}).items()),
+    ]
+    write_durably(folder / "README.md", ("\n\n".join(part for part in parts if part) + "\n").encode())
+
+
+def _read(folder: Path) -> Record:
+    try:
+        record: Record = json.loads((folder / RECORD).read_text())
+    except FileNotFoundError:
+        raise RunError(f"{folder} holds no {RECORD}; it is no finished checkpoint") from None
+    return record
+
+
+def _stages(record: Record) -> list[Record]:
+    """Return the records of every stage, the first one first."""
+    parent = (record.get("parent") or {}).get("training")
+    return [*(_stages(parent) if parent else []), record]
+
+
+def _front_matter(notes: Record) -> str:
+    lines = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        **notes.get("front_matter", {}),
+    }
+    return f"---\n{yaml.safe_dump(lines, sort_keys=True)}---"
+
+
+def _model(record: Record) -> str:
+    shape = _stages(record)[0]["config"]["model"]
+    if not isinstance(shape, dict):
+        return ""
+    return (
+        "## Model\n\n"
+        f"Llama architecture, {record['parameters'] / 1e6:.1f}M parameters in bfloat16: {shape['layers']} layers of "
+        f"{shape['hidden_size']}, {shape['heads']} query and {shape['kv_heads']} key-value heads, feed-forward "
+        f"{shape['intermediate_size']}, tied embeddings, context {shape['context_length']} tokens."
+    )
+
+
+def _data(record: Record, notes: Record) -> str:
+    described = notes.get("sources", {})
+    used = {name for stage in _stages(record) for name in _sources(stage)}
+    rows = [
+        f"| {name} | {described.get(name, {}).get('origin', '')} | {described.get(name, {}).get('licence', '')} | "
+        f"{', '.join(stage['stage'] for stage in _stages(record) if name in _sources(stage))} |"
+        for name in sorted(used)
+    ]
+    table = "\n".join(["| source | from | licence | used in |", "|---|---|---|---|", *rows])
+    return f"## Data\n\n{notes.get('data', '')}\n\n{table}"
+
+
+def _sources(stage: Record) -> set[str]:
+    config = stage["config"]
+    return {name for mix in config.get("mixes", {}).values() for name in mix} | set(config.get("rows", {}))
+
+
+def _recipe(record: Record) -> str:
+    lines = [
+        f"- **{stage['stage']}**: {stage['steps']} steps of {stage['config']['batch_tokens']:,} tokens, peak rates "
+        f"{stage['config']['optimization']['learning_rate']} (AdamW) and "
+        f"{stage['config']['optimization']['muon_learning_rate']} (Muon), seed {stage['config']['seed']}"
+        for stage in _stages(record)
+    ]
+    return "## Recipe\n\n" + "\n".join([*lines, "", "Every setting is in training.json."])
+
+
+def _held_out(record: Record) -> str:
+    held_out = {stage["stage"]: stage["held_out"] for stage in _stages(record)}
+    names = sorted({name for losses in held_out.values() for name in losses})
+    header = " | ".join(f"{stage}, nats/token | nats/byte" for stage in held_out)
+    rows = [
+        f"| {name} | " + " | ".join(_losses(losses.get(name)) for losses in held_out.values()) + " |"
+        for name in names
+    ]
+    table = "\n".join([f"| source | {header} |", "|---" * (1 + 2 * len(held_out)) + "|", *rows])
+    return (
+        "## Held-out loss\n\nOn rows no stage has seen (2% of each source, split by opening words). Pretraining counts "
+        f"every token, fine-tuning the assistant's tokens only.\n\n{table}"
+    )
+
+
+def _losses(losses: dict[str, float] | None) -> str:
+    return f"{losses['nats_per_token']:.2f} | {losses['nats_per_byte']:.2f}" if losses else "- | -"
+
+
+def _behaviour(record: Record, notes: Record) -> str:
+    rates = record.get("behaviour")
+    if not rates:
+        return ""
+    rows = [
+        f"| {row['probe']} | {row['sampled']:.0%} | {row['greedy']:.0%} | {row['count']} |"
+        for row in rates["rates"]
+    ]
+    table = "\n".join(["| probe | as shipped | greedy | probes |", "|---|---|---|---|", *rows])
+    return f"## Behaviour\n\n{notes.get('behaviour', '')}\n\n{table}"

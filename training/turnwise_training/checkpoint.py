@@ -2,17 +2,22 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
+import tokenizers
 import torch
 import transformers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from turnwise_training.card import RECORD, write_card
 from turnwise_training.config import PretrainConfig, SFTConfig, as_json
+from turnwise_training.data import source_path
 from turnwise_training.models import generation_config
-from turnwise_training.run import file_sha256
+from turnwise_training.run import file_sha256, write_durably
 
 FORMAT_VERSION = 1
+WEIGHTS = "model.safetensors"
 
 
 def export_checkpoint(
@@ -22,33 +27,54 @@ def export_checkpoint(
     *,
     stage: str,
     config: PretrainConfig | SFTConfig,
-    metrics: dict[str, dict[str, float]],
+    sources: Iterable[str],
+    steps: int,
+    held_out: dict[str, dict[str, float]],
     parent: Path | None,
 ) -> None:
-    """Write the model in bfloat16 with everything it needs to be served; whole or not at all."""
-    from turnwise_training.card import write_card
-
+    """Write the model in bfloat16 with everything it needs to be served, beside its place, then rename it there."""
     unfinished = folder.with_name(f".tmp-{folder.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    state = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
     shipped = LlamaForCausalLM(model.config).to(torch.bfloat16)
-    shipped.load_state_dict(state)
+    shipped.load_state_dict(model.state_dict())
     shipped.generation_config = generation_config(tokenizer)
     shipped.save_pretrained(unfinished)
     tokenizer.save_pretrained(unfinished)
-    facts = {
+    record = {
         "format_version": FORMAT_VERSION,
         "stage": stage,
-        "parent_sha256": file_sha256(parent / "model.safetensors") if parent else None,
         "config": as_json(config),
+        "steps": steps,
         "parameters": model.num_parameters(),
-        "data_sha256": {},
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "held_out": metrics,
+        "held_out": held_out,
+        "data_sha256": _digests(config.data, sources),
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "tokenizers": tokenizers.__version__,
+        },
+        "parent": _parent(parent),
     }
-    (unfinished / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_durably(unfinished / RECORD, (json.dumps(record, indent=2) + "\n").encode())
     write_card(unfinished)
     if folder.exists():
         shutil.rmtree(folder)
     unfinished.rename(folder)
+
+
+def _digests(data: Path, sources: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of each source's file; sources that programs write are fixed by seed and version."""
+    paths = {name: source_path(data, name) for name in sorted(set(sources))}
+    return {name: file_sha256(path) for name, path in paths.items() if path is not None}
+
+
+def _parent(folder: Path | None) -> dict[str, object] | None:
+    """Return the digest and the record of the checkpoint this one began from."""
+    if folder is None:
+        return None
+    record = folder / RECORD
+    return {
+        "weights_sha256": file_sha256(folder / WEIGHTS),
+        "training": json.loads(record.read_text()) if record.is_file() else None,
+    }

@@ -62,6 +62,20 @@ def sft(recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, fo
     return _print(config, describe(config)) if dry_run else run_sft(config, force=force)
 
 
+@app.command()
+def card(
+    folder: Annotated[Path, typer.Argument(help="A finished model directory.")],
+    notes: Annotated[
+        Path | None, typer.Option(help="YAML with the card's words: title, sources, sections.")
+    ] = None,
+    behaviour: Annotated[Path | None, typer.Option(help="JSON of benchmarks/starter_behaviour.py.")] = None,
+) -> None:
+    """Write the model card of a directory anew from its training.json."""
+    from turnwise_training.card import update_card
+
+    update_card(folder, notes=notes, behaviour=behaviour)
+
+
 def _print(config: StageConfig, facts: dict[str, object]) -> None:
     typer.echo(json.dumps({"config": as_json(config), **facts}, indent=2))
 

@@ -2,12 +2,11 @@
 
 import dataclasses
 import difflib
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -195,7 +194,7 @@ def _convert(hint: object, value: object, where: str) -> object:
     return _convert_scalar(hint, value, where)
 
 
-def _convert_scalar(hint: object, value: object, where: str) -> object:
+def _convert_scalar(hint: Any, value: object, where: str) -> object:
     if hint is bool and isinstance(value, bool):
         return value
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
@@ -206,9 +205,7 @@ def _convert_scalar(hint: object, value: object, where: str) -> object:
         return value
     if hint is Path and isinstance(value, str):
         return Path(value)
-    wanted = (
-        hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else str(hint)
-    )
+    wanted = hint.__name__ if hint in (bool, int, float, str, Path) else str(hint)
     raise ConfigurationError(f"{where!r} must be {wanted}, not {value!r}")
 
 

@@ -115,16 +115,22 @@ def is_held_out(row: Row) -> bool:
 
 def read_source(data: Path, name: str, *, seed: int, drop_containing: Sequence[str] = ()) -> list[Row]:
     """Return every row of source `name`: the file `name.jsonl.zst` under `data`, or a program-written source."""
-    if name.startswith(SYNTHETIC_PREFIX):
+    path = source_path(data, name)
+    if path is None:
         from turnwise_training import synthetic
 
         return list(synthetic.write_rows(name, seed=seed))
-    rows = read_rows(data / f"{name}.jsonl.zst")
+    rows = read_rows(path)
     return [
         row
         for row in rows
         if not any(mark in content for content in contents(row) for mark in drop_containing)
     ]
+
+
+def source_path(data: Path, name: str) -> Path | None:
+    """Return the file of source `name`, or None if a program writes it."""
+    return None if name.startswith(SYNTHETIC_PREFIX) else data / f"{name}.jsonl.zst"
 
 
 def contents(row: Row) -> list[str]:

@@ -64,8 +64,9 @@ def token_nll(model: LlamaForCausalLM, ids: Tensor, labels: Tensor, positions: T
     """
     hidden = _causal_hidden(model, ids) if positions is None else _packed_hidden(model, ids, positions)
     logits = model.lm_head(hidden)
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return functional.cross_entropy(
-        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+        exact.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
     )
 
 
@@ -77,12 +78,14 @@ def _causal_hidden(model: LlamaForCausalLM, ids: Tensor) -> Tensor:
     rotary = llama.rotary_emb(hidden, position_ids=positions)
     for layer in llama.layers:
         hidden = layer(hidden, attention_mask=None, position_ids=positions, position_embeddings=rotary)
-    return llama.norm(hidden)
+    normed: Tensor = llama.norm(hidden)
+    return normed
 
 
 def _packed_hidden(model: LlamaForCausalLM, ids: Tensor, positions: Tensor) -> Tensor:
     """Run the model on packed rows; a cache or a mask here would silently join the conversations."""
-    return model.model(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+    hidden: Tensor = model.model(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+    return hidden
 
 
 Loss = Callable[[LlamaForCausalLM, Tensor, Tensor, Tensor | None], Tensor]

@@ -50,7 +50,7 @@ class Optimizers:
         if self._muon is not None:
             for group in self._muon.param_groups:
                 group["lr"] = share * self._settings.muon_learning_rate
-            self._muon.step()
+            self._muon.step()  # type: ignore[no-untyped-call]
             self._muon.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def run_pretrain(config: PretrainConfig, *, force: bool) -> None:
     optimizers = Optimizers(model, config.optimization)
     run = Run(config.runs / config.name, as_json(config))
     first_step = resume(run, model, optimizers)
+    steps = plan(config)[-1].end
     train(
         model,
         _batches(config, encoder, first_step),
@@ -70,17 +71,24 @@ def run_pretrain(config: PretrainConfig, *, force: bool) -> None:
         optimizers,
         loss=loss_function(compile=config.compile, precision=config.precision),
         first_step=first_step,
-        steps=plan(config)[-1].end,
+        steps=steps,
         settings=config.optimization,
         micro_tokens=config.micro_tokens,
         save_every=config.save_every,
         tokens_per_step=config.batch_tokens,
     )
-    run.close()
     sources = {name: _read_held_out(config, name) for mix in config.mixes.values() for name in mix}
-    metrics = held_out_losses(model, encoder, sources, tokens=config.eval_tokens)
+    held_out = held_out_losses(model, encoder, sources, tokens=config.eval_tokens)
     export_checkpoint(
-        model, tokenizer, config.output, stage="pretrain", config=config, metrics=metrics, parent=None
+        model,
+        tokenizer,
+        config.output,
+        stage="pretrain",
+        config=config,
+        sources=sources,
+        steps=steps,
+        held_out=held_out,
+        parent=None,
     )
 
 

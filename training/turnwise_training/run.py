@@ -41,7 +41,8 @@ class Run:
         for torn in self._steps.glob(".tmp-*"):
             shutil.rmtree(torn)
         self._check_config(config)
-        self._log = (folder / "log.jsonl").open("a+")
+        self._log = folder / "log.jsonl"
+        self._log.touch()
 
     def _check_config(self, config: object) -> None:
         path = self.folder / "config.json"
@@ -55,8 +56,12 @@ class Run:
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the state after `step` steps; raises RunError, with older steps kept, if the disk is full."""
-        self._log.flush()
-        state = {**state, "step": step, "log_bytes": self._log.tell(), "torch_rng": torch.get_rng_state()}
+        state = {
+            **state,
+            "step": step,
+            "log_bytes": self._log.stat().st_size,
+            "torch_rng": torch.get_rng_state(),
+        }
         unfinished = self._steps / f".tmp-{step:08d}"
         try:
             self._require_space()
@@ -90,25 +95,17 @@ class Run:
         for step in sorted(self._steps.glob("[0-9]*"), reverse=True):
             if _is_whole(step):
                 state: dict[str, Any] = torch.load(step / STATE, weights_only=True)
-                self._cut_log(state["log_bytes"])
+                os.truncate(self._log, state["log_bytes"])
                 torch.set_rng_state(state["torch_rng"])
                 return state
             sys.stderr.write(f"{step} is damaged; trying the step before it\n")
-        self._cut_log(0)
+        os.truncate(self._log, 0)
         return None
-
-    def _cut_log(self, size: int) -> None:
-        self._log.truncate(size)
-        self._log.seek(0, os.SEEK_END)
 
     def log(self, line: dict[str, object]) -> None:
         """Append one line to log.jsonl; it holds nothing that differs between equal runs, such as times."""
-        self._log.write(json.dumps(line) + "\n")
-        self._log.flush()
-
-    def close(self) -> None:
-        """Close the log."""
-        self._log.close()
+        with self._log.open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 class Progress:
@@ -125,7 +122,8 @@ class Progress:
         self._recent = [*self._recent[-20:], time.monotonic()]
         pace = (self._recent[-1] - self._recent[0]) / (len(self._recent) - 1)
         left = round(pace * (self._steps - step))
-        line = f"step {step}/{self._steps}  loss {loss:.3f}  {self._tokens_per_step / pace:,.0f} tokens/s  {left // 60}m{left % 60:02d}s left"
+        speed = f"{self._tokens_per_step / pace:,.0f} tokens/s"
+        line = f"step {step}/{self._steps}  loss {loss:.3f}  {speed}  {left // 60}m{left % 60:02d}s left"
         self._stream.write(("\r\x1b[K" + line) if self._stream.isatty() else line + "\n")
         self._stream.flush()
 

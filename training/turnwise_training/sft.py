@@ -109,6 +109,7 @@ def run_sft(config: SFTConfig, *, force: bool) -> None:
     tokenizer = load_tokenizer(config.model)
     encoder = Encoder(tokenizer)
     model = load_model(config.model)
+    torch.manual_seed(config.seed)
     optimizers = Optimizers(model, config.optimization)
     run = Run(config.runs / config.name, as_json(config))
     first_step = resume(run, model, optimizers)
@@ -117,6 +118,7 @@ def run_sft(config: SFTConfig, *, force: bool) -> None:
         raise ConfigurationError(
             f"the rows fill no batch of {config.batch_tokens} tokens; take more rows or lower it"
         )
+    steps = config.epochs * plan.steps_per_epoch
     if plan.dropped:
         sys.stderr.write(
             f"{plan.dropped} conversations are over {config.long_seq_len} tokens and are left out\n"
@@ -128,15 +130,22 @@ def run_sft(config: SFTConfig, *, force: bool) -> None:
         optimizers,
         loss=loss_function(compile=config.compile, precision=config.precision),
         first_step=first_step,
-        steps=config.epochs * plan.steps_per_epoch,
+        steps=steps,
         settings=config.optimization,
         micro_tokens=config.micro_tokens,
         save_every=config.save_every,
         tokens_per_step=config.batch_tokens,
     )
-    run.close()
-    held_out = {name: _read(config, name)[1] for name in config.rows}
-    metrics = held_out_losses(model, encoder, held_out, tokens=config.eval_tokens)
+    rows = {name: _read(config, name)[1] for name in config.rows}
+    held_out = held_out_losses(model, encoder, rows, tokens=config.eval_tokens)
     export_checkpoint(
-        model, tokenizer, config.output, stage="sft", config=config, metrics=metrics, parent=config.model
+        model,
+        tokenizer,
+        config.output,
+        stage="sft",
+        config=config,
+        sources=config.rows,
+        steps=steps,
+        held_out=held_out,
+        parent=config.model,
     )

@@ -8,7 +8,7 @@ from turnwise_training.errors import ConfigurationError
 from turnwise_training.synthetic.instructions import PLAIN, instructed_dialogue
 from turnwise_training.synthetic.knowledge import answer_anything
 from turnwise_training.synthetic.memory import fact_dialogue, name_dialogue, unknown_dialogue
-from turnwise_training.synthetic.phrases import Pair
+from turnwise_training.synthetic.phrases import Pair, Talk
 from turnwise_training.synthetic.skills import skill
 from turnwise_training.synthetic.small_talk import (
     FEELINGS,
@@ -25,20 +25,22 @@ Writer = Callable[[random.Random], tuple[str | None, list[Pair]]]
 PLAIN_SYSTEM_SHARE = 0.15
 
 
+def _about(talks: list[Talk]) -> Callable[[random.Random], Pair]:
+    return lambda rng: say(rng, talks)
+
+
+SINGLE = [
+    skill,
+    skill,
+    answer_anything,
+    answer_anything,
+    *map(_about, (FEELINGS, IDENTITY, GREETINGS, HONESTY)),
+]
+"""Exchanges that lean on no earlier one."""
+
+
 def _single(rng: random.Random) -> Pair:
-    """Return one exchange of any kind that leans on no earlier one."""
-    return rng.choice(
-        [
-            skill,
-            skill,
-            answer_anything,
-            answer_anything,
-            lambda r: say(r, FEELINGS),
-            lambda r: say(r, IDENTITY),
-            lambda r: say(r, GREETINGS),
-            lambda r: say(r, HONESTY),
-        ]
-    )(rng)
+    return rng.choice(SINGLE)(rng)
 
 
 def _remembering(rng: random.Random) -> tuple[str | None, list[Pair]]:
@@ -63,7 +65,7 @@ def _answering(rng: random.Random) -> tuple[str | None, list[Pair]]:
 
 
 def _being_honest(rng: random.Random) -> tuple[str | None, list[Pair]]:
-    pairs = [rng.choice([lambda r: say(r, HONESTY), lambda r: say(r, IDENTITY), refuse])(rng)]
+    pairs = [rng.choice([_about(HONESTY), _about(IDENTITY), refuse])(rng)]
     if rng.random() < 0.3:
         pairs.insert(rng.choice([0, 1]), _single(rng))
     return _plain_system(rng), pairs

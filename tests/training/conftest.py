@@ -1,0 +1,116 @@
+"""A tiny tokenizer, tiny data and tiny recipes: every stage in seconds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+import zstandard
+from transformers import PreTrainedTokenizerFast
+
+from turnwise_training.tokenizer import save_tokenizer, train_tokenizer
+
+SENTENCES = [
+    f"The {a} {b} sat on the {c} mat." for a in ("big", "red") for b in ("cat", "dog") for c in ("old", "new")
+]
+
+
+def conversation(index: int) -> dict[str, object]:
+    """Return a row of data whose user words differ by index."""
+    return {
+        "messages": [
+            {"role": "user", "content": f"Hello, I am number {index}."},
+            {"role": "assistant", "content": f"Hi number {index}, the cat sat." + " Very old." * (index % 3)},
+        ]
+    }
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer of 300 tokens."""
+    return train_tokenizer([*SENTENCES, "Hello, I am number one."], vocab_size=300, context_length=128)
+
+
+@pytest.fixture
+def write_source(tmp_path: Path) -> Callable[[str, list[object]], Path]:
+    """Write rows as `data/NAME.jsonl.zst`."""
+
+    def write(name: str, rows: list[object]) -> Path:
+        folder = tmp_path / "data"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{name}.jsonl.zst"
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        path.write_bytes(zstandard.ZstdCompressor().compress(text.encode()))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def pretrain_recipe(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, write_source: Callable[[str, list[object]], Path]
+) -> Path:
+    """A recipe of six steps in two phases over two sources."""
+    save_tokenizer(tokenizer, tmp_path / "tokenizer")
+    write_source("text", [{"text": f"{n} " + " ".join(SENTENCES)} for n in range(30)])
+    write_source("talk", [conversation(n) for n in range(120)])
+    recipe = {
+        "name": "pre",
+        "tokenizer": str(tmp_path / "tokenizer"),
+        "output": str(tmp_path / "pretrained"),
+        "data": str(tmp_path / "data"),
+        "runs": str(tmp_path / "runs"),
+        "tokens": 6 * 256,
+        "batch_tokens": 256,
+        "micro_tokens": 64,
+        "save_every": 3,
+        "eval_tokens": 200,
+        "compile": False,
+        "model": {
+            "hidden_size": 32,
+            "layers": 2,
+            "heads": 2,
+            "kv_heads": 1,
+            "intermediate_size": 48,
+            "context_length": 128,
+        },
+        "phases": [
+            {"share": 0.7, "seq_len": 32, "mix": "base"},
+            {"share": 0.3, "seq_len": 64, "mix": "base"},
+        ],
+        "mixes": {"base": {"text": 0.5, "talk": 0.5}},
+    }
+    path = tmp_path / "pretrain.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+@pytest.fixture
+def sft_recipe(tmp_path: Path, pretrain_recipe: Path) -> Path:
+    """A recipe of six steps over two epochs; it begins from the output of `pretrain_recipe`."""
+    recipe = {
+        "name": "sft",
+        "model": str(tmp_path / "pretrained"),
+        "output": str(tmp_path / "sft"),
+        "data": str(tmp_path / "data"),
+        "runs": str(tmp_path / "runs"),
+        "rows": {"talk": 24, "text": 1},
+        "epochs": 2,
+        "seq_len": 64,
+        "long_seq_len": 128,
+        "batch_tokens": 512,
+        "micro_tokens": 128,
+        "save_every": 3,
+        "eval_tokens": 200,
+        "compile": False,
+    }
+    path = tmp_path / "sft.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
