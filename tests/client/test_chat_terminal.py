@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pexpect
 import pytest
@@ -18,7 +19,7 @@ CTRL_C, CTRL_D, CTRL_J, CTRL_R = "\x03", "\x04", "\n", "\x12"
 ENTER, ALT_ENTER, UP = "\r", "\x1b\r", "\x1b[A"
 SLOW = Script(pieces=[f"word{number} " for number in range(2000)], delay_s=0.03)
 
-Terminal = pexpect.spawn
+Terminal: TypeAlias = "pexpect.spawn[str]"
 StartChat = Callable[..., Terminal]
 
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>78])")
