@@ -69,14 +69,16 @@ def run(flags: dict[str, object]) -> None:
             f"refusing to listen on {settings.host} without API keys, where others can reach it: make a key with "
             "`turnwise-server hash-key >> keys.txt` and pass --api-keys-file keys.txt, or pass --insecure"
         )
+    from turnwise_server.listen import bind
+
+    listener = bind(settings.host, settings.port)
     import asyncio
 
     from turnwise_server.log import configure_logging
-
-    configure_logging(settings.log_level)
     from turnwise_server.serve import serve
 
-    raise typer.Exit(asyncio.run(serve(settings, keys)))
+    configure_logging(settings.log_level)
+    raise typer.Exit(asyncio.run(serve(settings, keys, listener)))
 
 
 @app.command("hash-key")

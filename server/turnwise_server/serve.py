@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import signal
 import socket
 import sys
@@ -20,11 +19,11 @@ from turnwise_server.auth import KeyRing
 from turnwise_server.chat.model import ChatModel
 from turnwise_server.config import Settings
 from turnwise_server.engine.base import Engine
-from turnwise_server.errors import ConfigurationError
+from turnwise_server.listen import cannot_listen, url_of
 from turnwise_server.log import get_logger
 
 EXIT_ENGINE_LOST = 70
-ENGINE_RESTART_LIMIT_S = 30.0
+ENGINE_RESTART_LIMIT_S = 120.0
 """An engine that has not come back after this long will not: the server ends, and who runs it may start another."""
 
 KEEP_ALIVE_S = 65
@@ -55,14 +54,13 @@ class Signals:
             self._loop.remove_signal_handler(number)
 
 
-async def serve(settings: Settings, keys: KeyRing) -> int:
-    """Serve until a signal or the end of the engine; return the exit code.
+async def serve(settings: Settings, keys: KeyRing, listener: socket.socket) -> int:
+    """Serve on a bound socket until a signal or the end of the engine; return the exit code.
 
     Raises:
-        ConfigurationError: the address cannot be listened on, or the model cannot be served.
+        ConfigurationError: the model cannot be served.
     """
     signals = Signals()
-    listener = bind(settings.host, settings.port)
     engine = make_engine(settings)
     try:
         services = await _unless(signals.asked, _load(settings, engine))
@@ -72,25 +70,6 @@ async def serve(settings: Settings, keys: KeyRing) -> int:
     finally:
         await engine.close()
         listener.close()
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a socket bound to the address, which does not listen yet.
-
-    Raises:
-        ConfigurationError: the address does not exist here, is taken, or is not allowed.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise _cannot_listen(host, port, error) from error
-    listener.setblocking(False)
-    return listener
 
 
 def make_engine(settings: Settings) -> Engine:
@@ -157,12 +136,13 @@ async def _run(services: Services, keys: KeyRing, listener: socket.socket, signa
     elif asked.done():
         await _drain(services, signals)
     services.lifecycle.aborted.set()
-    server.force_exit = signals.insisted.is_set()
     server.should_exit = True
+    await _unless(signals.insisted, asyncio.wait({serving}))
+    server.force_exit = signals.insisted.is_set()
     try:
         await serving
     except OSError as error:
-        raise _cannot_listen(services.settings.host, services.settings.port, error) from error
+        raise cannot_listen(services.settings.host, services.settings.port, error) from error
     finally:
         engine_lost.cancel()
         asked.cancel()
@@ -196,7 +176,7 @@ async def _engine_lost(engine: Engine) -> None:
     while loop.time() - last_alive < ENGINE_RESTART_LIMIT_S:
         if engine.stats().is_alive:
             last_alive = loop.time()
-        await asyncio.sleep(1)
+        await asyncio.sleep(min(1.0, ENGINE_RESTART_LIMIT_S / 2))
 
 
 class _Server(uvicorn.Server):
@@ -218,16 +198,7 @@ class _Server(uvicorn.Server):
 
 
 def _announce(settings: Settings, listener: socket.socket, *, has_keys: bool) -> None:
-    host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    url = url_of(listener)
     get_logger().info("serving", url=url, model=settings.served_model_name, keys=has_keys)
     if sys.stderr.isatty():
         print(f"Serving {settings.served_model_name} on {url}\nTalk to it: turnwise chat", file=sys.stderr)  # noqa: T201
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> ConfigurationError:
-    if error.errno == errno.EADDRINUSE:
-        return ConfigurationError(
-            f"port {port} of {host} is in use: stop the other program, or choose a port with --port"
-        )
-    return ConfigurationError(f"cannot listen on port {port} of {host!r}: {error.strerror or error}")

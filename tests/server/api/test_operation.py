@@ -181,7 +181,10 @@ async def test_a_reply_that_ends_without_a_finish_reason_is_no_clean_end() -> No
         for generation in list(server.engine._running):
             generation.cancel()
         await asyncio.gather(streamed.task, whole.task)
-    assert (error_event(streamed)["type"], error_event(streamed)["code"]) == ("server_error", "internal_error")
+    assert (error_event(streamed)["type"], error_event(streamed)["code"]) == (
+        "server_error",
+        "internal_error",
+    )
     assert whole.status == 500
 
 
