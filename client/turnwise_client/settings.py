@@ -31,19 +31,6 @@ class Sampling:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything the command line and the environment decide."""
-
-    server: str
-    api_key: str | None = None
-    model: str | None = None
-    """None: the first model the server lists."""
-    system: str | None = None
-    sampling: Sampling = Sampling()
-    is_plain: bool = False
-
-
 def _with_temperature(sampling: Sampling, text: str) -> Sampling:
     value = float(text)
     if math.isnan(value) or not 0 <= value <= MAX_TEMPERATURE:

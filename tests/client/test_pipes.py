@@ -167,15 +167,19 @@ def test_wrong_usage_is_status_2(tmp_path: Path, arguments: list[str]) -> None:
     assert b"Traceback" not in done.stderr
 
 
+def _start_asking(url: str, home: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*COMMAND, "ask", "Hi", "--server", url],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(home),
+    )
+
+
 def test_an_interrupt_closes_the_connection_and_is_status_130(tmp_path: Path) -> None:
     with scripted_openai(Script(pieces=["x"] * 5000, delay_s=0.02)) as server:
-        process = subprocess.Popen(
-            [*COMMAND, "ask", "Hi", "--server", server.url],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(tmp_path),
-        )
+        process = _start_asking(server.url, tmp_path)
         assert process.stdout
         assert process.stdout.read(3) == b"xxx"
         process.send_signal(signal.SIGINT)
@@ -187,13 +191,7 @@ def test_an_interrupt_closes_the_connection_and_is_status_130(tmp_path: Path) ->
 
 def test_a_reader_that_has_seen_enough_ends_the_reply_quietly(tmp_path: Path) -> None:
     with scripted_openai(Script(pieces=["line\n"] * 5000, delay_s=0.01)) as server:
-        process = subprocess.Popen(
-            [*COMMAND, "ask", "Hi", "--server", server.url],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(tmp_path),
-        )
+        process = _start_asking(server.url, tmp_path)
         assert process.stdout
         assert process.stderr
         assert process.stdout.readline() == b"line\n"
