@@ -25,6 +25,9 @@ _DEFAULT_CONTEXT = 2048
 _MEMORY_SHARE = {"cpu": 0.3, "cuda": 0.8}
 """How much of the memory that is free after loading the cache may come to take."""
 
+_LOADING_FAULTS = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError, ImportError)
+"""What transformers raises where configuration and code, or configuration and weights, do not fit."""
+
 
 def load_engine(options: EngineOptions) -> tuple[EngineCore, EngineInfo]:
     """Load a model and return its engine.
@@ -81,6 +84,7 @@ def load_module(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
     Raises:
         CheckpointError: the architecture is unknown or no causal model, or the weights do not fit it.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -112,7 +116,7 @@ def load_module(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError, ImportError) as error:
+    except (*_LOADING_FAULTS, StrictDataclassError) as error:
         raise CheckpointError(
             f"{checkpoint.path} cannot be loaded: {error}. Check {file.name} against the weights, or save it again."
         ) from error

@@ -90,7 +90,8 @@ def _choose(scores: torch.Tensor, states: Sequence[SamplingState]) -> list[int]:
 
 def _scale(scores: torch.Tensor, states: Sequence[SamplingState]) -> torch.Tensor:
     """Divide by the temperature, after the row's maximum is taken off: no temperature is too small to divide by."""
-    temperatures = _column([state.params.temperature for state in states], scores)
+    least = torch.finfo(scores.dtype).tiny
+    temperatures = _column([max(state.params.temperature, least) for state in states], scores)
     return (scores - scores.amax(dim=-1, keepdim=True)) / temperatures
 
 
