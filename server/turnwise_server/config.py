@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the weights."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads the engine computes with. Default: as many as the machine has cores."""
+    """CPU threads the engine computes with. Default: one for each physical core."""
     context_length: int | None = Field(default=None, ge=16)
     """Longest prompt plus reply, in tokens. Default: what the model was made for."""
     max_batch: int = Field(default=32, ge=1)
@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     max_queued_tokens: int | None = Field(default=None, ge=1)
     """Most prompt tokens that may wait. Default: eight times the context length."""
     kv_memory_mb: int | None = Field(default=None, ge=1)
-    """Memory for the attention cache, in MiB. Default: chosen by the engine from what is free."""
+    """Memory for the attention cache, in MiB. Default: what it can ever use, up to 30% of the free memory, or 80% of a GPU's."""
     prefill_chunk: int = Field(default=512, ge=1)
     """Most prompt tokens the engine reads in one step, so that long prompts do not stall running replies."""
     truncation: Literal["auto", "disabled"] = "auto"

@@ -62,7 +62,11 @@ def load_fake_engine(
         raise CheckpointError(
             f"{str(tokenizer_file)!r} is missing: the fake engine needs a model's tokenizer"
         )
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    try:
+        tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    except Exception as error:
+        # The library raises bare exceptions only.
+        raise CheckpointError(f"cannot read {str(tokenizer_file)!r}: {error}") from error
     config = _read_object(model / "config.json")
     limit = config.get("max_position_embeddings")
     return FakeEngine(

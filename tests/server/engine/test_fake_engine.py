@@ -40,6 +40,7 @@ async def test_replies_come_in_order_and_end_with_the_stop_token() -> None:
     engine = await started([1, 2], [3])
     replies = [[event.token_id for event in await read(engine, request())] for _ in range(3)]
     assert replies == [[1, 2, STOP], [3, STOP], [1, 2, STOP]]
+    await asyncio.sleep(0.01)
     assert (engine.finished, engine.running) == (3, 0)
 
 
@@ -116,6 +117,7 @@ async def test_death_ends_what_runs_and_refuses_what_comes() -> None:
                 pass
     with pytest.raises(EngineDeadError):
         engine.submit(request())
+    await asyncio.sleep(0.01)
     assert not engine.stats().is_alive
     assert (engine.running, engine.waiting) == (0, 0)
 

@@ -1,0 +1,54 @@
+"""The documents name every setting, flag and error code, in the words of the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from turnwise_server.api.chat_request import ChatCompletionRequest
+from turnwise_server.api.errors import ERROR_CODES
+from turnwise_server.config import ENV_PREFIX, SECRET_FIELDS, Settings, flag_name
+
+ROOT = Path(__file__).parents[3]
+CONFIGURATION = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+HTTP_API = (ROOT / "docs/http-api.md").read_text(encoding="utf-8")
+
+
+def shown_default(field: str) -> str:
+    default = Settings.model_fields[field].default
+    if field == "model":
+        return "the starter model"
+    if default in (None, ()):
+        return ""
+    if default is False:
+        return "off"
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_every_setting_is_documented_as_it_is(field: str) -> None:
+    description = Settings.model_fields[field].description
+    assert description, "write a string under the field"
+    flag = "" if field in SECRET_FIELDS else f"`{flag_name(field)}`"
+    row = f"| {flag} | `{ENV_PREFIX}{field.upper()}` | {shown_default(field)} | {description} |"
+    assert row in CONFIGURATION
+
+
+def test_no_setting_is_documented_that_does_not_exist() -> None:
+    documented = set(re.findall(r"`TURNWISE_([A-Z_]+)`", CONFIGURATION))
+    assert documented == {field.upper() for field in Settings.model_fields}
+
+
+@pytest.mark.parametrize(("code", "status"), ERROR_CODES.items())
+def test_every_error_code_is_documented_with_its_status(code: str, status: int) -> None:
+    assert re.search(rf"^\| {status} \|.*`{code}`", HTTP_API, re.MULTILINE)
+
+
+def test_no_error_code_is_documented_that_does_not_exist() -> None:
+    rows = re.findall(r"^\| \d{3} \| \w+ \| ([^|]+) \|", HTTP_API, re.MULTILINE)
+    assert {code for row in rows for code in re.findall(r"`(\w+)`", row)} == set(ERROR_CODES)
+
+
+@pytest.mark.parametrize("parameter", ChatCompletionRequest.model_fields)
+def test_every_parameter_is_documented(parameter: str) -> None:
+    assert re.search(rf"`{parameter}\b", HTTP_API)
