@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from turnwise_training import run as run_module
 from turnwise_training.config import PretrainConfig, SFTConfig, load_config
 from turnwise_training.errors import RunError
-from turnwise_training.loop import Optimizers
+from turnwise_training.optimizers import Optimizers
 from turnwise_training.pretrain import run_pretrain
 from turnwise_training.run import Run
 from turnwise_training.sft import run_sft
@@ -186,7 +185,7 @@ def test_a_full_disk_is_reported_and_the_step_before_is_kept(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.os, "fsync", no_space)
+        patch.setattr("turnwise_training.run.os.fsync", no_space)
         with pytest.raises(RunError, match=r"step 2 could not be saved.*earlier steps are kept"):
             run.save(2, {"weights": torch.ones(3)})
     state = new_run(tmp_path).load()
@@ -200,7 +199,7 @@ def test_too_little_free_space_is_seen_before_anything_is_written(
 ) -> None:
     run = new_run(tmp_path)
     run.save(1, {"weights": torch.ones(3)})
-    monkeypatch.setattr(run_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
+    monkeypatch.setattr("turnwise_training.run.shutil.disk_usage", lambda path: SimpleNamespace(free=10))
     with pytest.raises(RunError, match="free disk space"):
         run.save(2, {"weights": torch.ones(3)})
 

@@ -123,7 +123,7 @@ class SFTConfig:
 
 
 StageConfig = TokenizerConfig | PretrainConfig | SFTConfig
-AnyConfig = typing.TypeVar("AnyConfig", TokenizerConfig, PretrainConfig, SFTConfig)
+AnyConfig = typing.TypeVar("AnyConfig", bound=StageConfig)
 
 
 def load_config(kind: type[AnyConfig], recipe: Path, overrides: Sequence[str]) -> AnyConfig:

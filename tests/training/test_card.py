@@ -1,0 +1,72 @@
+"""The model card: figures from the record, words from the notes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from turnwise_training.card import update_card
+from turnwise_training.errors import RunError
+
+OPTIMIZATION = {"learning_rate": 0.003, "muon_learning_rate": 0.02}
+PRETRAINING = {
+    "stage": "pretrain",
+    "steps": 10,
+    "parameters": 10_800_000,
+    "config": {
+        "model": {
+            "layers": 6,
+            "hidden_size": 384,
+            "heads": 6,
+            "kv_heads": 2,
+            "intermediate_size": 768,
+            "context_length": 2048,
+        },
+        "mixes": {"base": {"text_books": 1.0}},
+        "batch_tokens": 16384,
+        "optimization": OPTIMIZATION,
+        "seed": 1,
+    },
+    "held_out": {"text_books": {"nats_per_token": 3.5, "nats_per_byte": 0.9, "tokens": 100}},
+    "parent": None,
+}
+RECORD = {
+    **PRETRAINING,
+    "stage": "sft",
+    "config": {
+        "rows": {"talk": 5},
+        "model": "x",
+        "batch_tokens": 16384,
+        "optimization": OPTIMIZATION,
+        "seed": 1,
+    },
+    "held_out": {"talk": {"nats_per_token": 1.25, "nats_per_byte": 0.33, "tokens": 100}},
+    "parent": {"weights_sha256": "0", "training": PRETRAINING},
+}
+
+
+def test_the_card_names_data_licences_recipe_losses_and_limits(tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text(json.dumps(RECORD))
+    notes = tmp_path / "notes.yaml"
+    notes.write_text(
+        "title: Small\nsources: {talk: {origin: us, licence: CC0}}\nsections: {Limits: It errs.}\n"
+    )
+    behaviour = tmp_path / "behaviour.json"
+    behaviour.write_text(
+        json.dumps({"rates": [{"probe": "greets back", "sampled": 0.9, "greedy": 1.0, "count": 20}]})
+    )
+    update_card(tmp_path, notes=notes, behaviour=behaviour)
+    card = (tmp_path / "README.md").read_text()
+    assert "# Small" in card
+    assert "10.8M parameters" in card
+    assert "| talk | us | CC0 | sft |" in card
+    assert "| text_books | 3.50 | 0.90 | - | - |" in card
+    assert "| greets back | 90% | 100% | 20 |" in card
+    assert "## Limits\n\nIt errs." in card
+    update_card(tmp_path, notes=None, behaviour=None)
+    assert (tmp_path / "README.md").read_text() == card
+
+
+def test_a_folder_without_a_record_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"holds no training\.json"):
+        update_card(tmp_path, notes=None, behaviour=None)
