@@ -11,6 +11,7 @@ from turnwise_training.data import Row
 from turnwise_training.models import token_nll
 
 ROW_TOKENS = 1024
+"""Longer rows are cut here: a sample of each source is what is wanted."""
 
 
 @torch.no_grad()
@@ -29,19 +30,20 @@ def held_out_losses(
 def _source_loss(
     model: LlamaForCausalLM, encoder: Encoder, rows: list[Row], tokens: int
 ) -> dict[str, float] | None:
+    seq_len = min(ROW_TOKENS, model.config.max_position_embeddings)
     taken: list[Encoded] = []
     budget = tokens
     for row in rows:
         (encoded,) = encoder.encode([row])
         if budget <= 0:
             break
-        cut = Encoded(encoded.ids[:ROW_TOKENS], encoded.trained[:ROW_TOKENS])
+        cut = Encoded(encoded.ids[:seq_len], encoded.trained[:seq_len])
         if any(cut.trained[1:]):
             taken.append(cut)
             budget -= len(cut.ids)
     if not taken:
         return None
-    packed = pack(taken, seq_len=ROW_TOKENS, pad_id=encoder.tokenizer.pad_token_id)
+    packed = pack(taken, seq_len=seq_len, pad_id=encoder.tokenizer.pad_token_id)
     nll = 0.0
     for start in range(0, len(packed), 4):
         part = packed.take(slice(start, start + 4))
