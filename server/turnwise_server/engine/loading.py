@@ -66,16 +66,23 @@ def load_engine(options: EngineOptions) -> tuple[EngineCore, EngineInfo]:
 def load_forward(
     checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, context_length: int
 ) -> ModelForward:
-    """Load a checkpoint's weights and return the fastest forward that computes its architecture."""
+    """Load a checkpoint's weights and return the fastest forward that computes its architecture.
+
+    Raises:
+        CheckpointError: the engine cannot serve the architecture, or the weights do not fit it.
+    """
     from turnwise_server.engine.llama_forward import LlamaForward
     from turnwise_server.engine.llama_weights import can_fuse, fuse
+    from turnwise_server.engine.module_check import check_forward
     from turnwise_server.engine.module_forward import ModuleForward
 
     module = load_module(checkpoint, device, dtype)
     if can_fuse(module):
         return LlamaForward(fuse(module, context_length))
     with torch.inference_mode():
-        return ModuleForward(module)
+        forward = ModuleForward(module)
+        check_forward(module, forward)
+    return forward
 
 
 def load_module(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:

@@ -161,5 +161,5 @@ def _attention_kinds(module: PreTrainedModel, parameters: frozenset[str]) -> tup
 def _unsupported(module: PreTrainedModel, reason: str) -> CheckpointError:
     return CheckpointError(
         f"The architecture {type(module).__name__!r} cannot be served: {reason}. "
-        "Serve it with vLLM and point the upstream engine there, or choose a model with plain attention."
+        "Choose a model with plain attention, or serve it with another engine."
     )

@@ -210,7 +210,7 @@ def test_fingerprint_follows_weights_configuration_and_number_format(model: Path
 
 
 def test_context_beyond_the_models_is_refused(model: Path) -> None:
-    with pytest.raises(ConfigurationError, match="512 tokens was asked for, but .* allows 256"):
+    with pytest.raises(ConfigurationError, match=r"512 tokens was asked for, but .* allows 256"):
         load_engine(EngineOptions(str(model), context_length=512))
 
 

@@ -26,6 +26,7 @@ from turnwise_server.engine.forward import ModelForward, PrefillChunk
 from turnwise_server.engine.kv_cache import KVBlock
 from turnwise_server.engine.llama_forward import LlamaForward
 from turnwise_server.engine.llama_weights import can_fuse, fuse
+from turnwise_server.engine.module_check import check_forward
 from turnwise_server.engine.module_forward import ModuleForward
 from turnwise_server.errors import CheckpointError
 
@@ -70,8 +71,10 @@ def logits_in_pieces(forward: ModelForward, tokens: list[int], cuts: list[int]) 
             start = cut
         batch = KVBlock(forward.kv_format, 4, 128)
         batch.copy_row(1, block, 0, start)
-        for position in range(start, len(tokens)):
-            parts.append(forward.decode(batch, [9, tokens[position]], [position // 2, position])[1:])
+        parts += [
+            forward.decode(batch, [9, tokens[position]], [position // 2, position])[1:]
+            for position in range(start, len(tokens))
+        ]
     return torch.cat(parts)
 
 
@@ -188,8 +191,39 @@ def test_another_family_works_through_its_module() -> None:
 
 def test_recurrent_models_are_refused() -> None:
     module = MambaForCausalLM(MambaConfig(vocab_size=300, hidden_size=32, num_hidden_layers=1)).eval()
-    with pytest.raises(CheckpointError, match="MambaForCausalLM.*recurrent state"):
+    with pytest.raises(CheckpointError, match=r"MambaForCausalLM.*recurrent state"):
         ModuleForward(module)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_check_passes_what_computes_the_same(dtype: torch.dtype) -> None:
+    module = tiny_model("gpt2").to(dtype)
+    with torch.inference_mode():
+        check_forward(module, ModuleForward(module))
+
+
+def test_check_refuses_a_model_that_ignores_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tiny_model("gpt2")
+    embed = module.transformer.wpe.forward
+    with torch.inference_mode():
+        forward = ModuleForward(module)
+        monkeypatch.setattr(forward, "_module", broken := tiny_model("gpt2"))
+        monkeypatch.setattr(broken.transformer.wpe, "forward", lambda positions: embed(positions * 0))
+        with pytest.raises(CheckpointError, match="computes something else than alone"):
+            check_forward(module, forward)
+
+
+def test_check_refuses_a_model_that_fails_in_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tiny_model("gpt2")
+
+    def fail(*_: object) -> torch.Tensor:
+        raise ValueError("no 4-D masks here")
+
+    with torch.inference_mode():
+        forward = ModuleForward(module)
+        monkeypatch.setattr(forward, "decode", fail)
+        with pytest.raises(CheckpointError, match=r"fails in a batch .ValueError: no 4-D masks here"):
+            check_forward(module, forward)
 
 
 def test_several_chunks_in_one_call_equal_each_alone() -> None:

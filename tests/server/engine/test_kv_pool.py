@@ -1,4 +1,4 @@
-"""The pool of key-value memory: every row keeps its own tokens, and the budget holds, whatever order things happen in."""
+"""The pool of key-value memory: every row keeps its own tokens, and the budget holds, whatever the order."""
 
 from __future__ import annotations
 

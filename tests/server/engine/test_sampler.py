@@ -28,7 +28,8 @@ def reference_distribution(logits: list[float], params: SamplingParams) -> dict[
     if params.top_k:
         kept = kept[: params.top_k]
     if params.top_p < 1.0:
-        mass, reached, nucleus = sum(p for _, p in kept), 0.0, []
+        mass, reached = sum(p for _, p in kept), 0.0
+        nucleus: list[tuple[int, float]] = []
         for token, p in kept:
             if nucleus and reached >= params.top_p * mass:
                 break
@@ -57,7 +58,7 @@ def chi_square_is_plausible(counts: Counter[int], expected: dict[int, float]) ->
     freedom = max(1, len(cells) - 1)
     # Wilson-Hilferty: the cube root of a chi-square over its freedom is nearly normal.
     deviation = ((statistic / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / math.sqrt(2 / (9 * freedom))
-    return deviation < 5.2
+    return bool(deviation < 5.2)
 
 
 @pytest.mark.parametrize(
