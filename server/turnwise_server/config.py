@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     max_queued_tokens: int | None = Field(default=None, ge=1)
     """Most prompt tokens that may wait. Default: eight times the context length."""
     kv_memory_mb: int | None = Field(default=None, ge=1)
-    """Memory for the attention cache, in MiB. Default: what it can ever use, up to 30% of the free memory, or 80% of a GPU's."""
+    """Memory for the attention cache, in MiB. Default: what it can ever use, up to 30% of the free memory, or 80% of a GPU's."""  # noqa: E501
     prefill_chunk: int = Field(default=512, ge=1)
     """Most prompt tokens the engine reads in one step, so that long prompts do not stall running replies."""
     truncation: Literal["auto", "disabled"] = "auto"

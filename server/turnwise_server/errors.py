@@ -3,6 +3,7 @@
 TurnwiseError
 ├── ConfigurationError          the server cannot start as told; the message names the setting and the remedy
 │   └── CheckpointError         a model directory that cannot be served; names the file and the remedy
+├── api.errors.ApiError         a refusal that only HTTP knows (keys, addresses, sizes, deadlines)
 ├── RequestError                the client's request is at fault
 │   └── ContextLengthError      the prompt cannot fit the model's context
 └── EngineError                 the engine cannot do the work

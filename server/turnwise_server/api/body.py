@@ -16,7 +16,7 @@ from turnwise_server.api.errors import (
     request_too_large,
     unsupported_media_type,
 )
-from turnwise_server.api.respond import send_error
+from turnwise_server.api.request_log import refuse
 
 BIG_BODY_BYTES = 32 * 1024
 """A body beyond this is worked on in a thread, so that it does not stall running streams."""
@@ -39,7 +39,7 @@ class BodyLimit:
             return
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if declared.isdigit() and int(declared[:16]) > self._max_body_bytes:
-            await send_error(request_too_large(self._max_body_bytes), send)
+            await refuse(request_too_large(self._max_body_bytes), scope, send)
             return
         received = 0
 

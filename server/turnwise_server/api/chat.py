@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -34,6 +35,8 @@ router = APIRouter()
 
 MAX_NAMED_PARAMS = 16
 """How many ignored parameters the reply names."""
+
+_HEADER_SAFE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @router.post(
@@ -84,9 +87,9 @@ def _headers(prepared: PreparedTurn, body: Mapping[str, object]) -> dict[str, st
     if prepared.dropped_messages:
         headers["x-context-truncated"] = str(prepared.dropped_messages)
     # Names come from the client: only those that are safe in a header are repeated.
-    names = [name for name in ignored_params(body) if name.isascii() and name.isidentifier()]
+    names = [name for name in ignored_params(body) if _HEADER_SAFE.fullmatch(name)]
     if names:
-        headers["x-ignored-params"] = ", ".join(name[:64] for name in names[:MAX_NAMED_PARAMS])
+        headers["x-ignored-params"] = ", ".join(names[:MAX_NAMED_PARAMS])
     return headers
 
 
@@ -178,7 +181,10 @@ class StreamedReply(Response):
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         reply, settings = self._reply, self._reply.services.settings
         stream = EventStream(
-            send, ping_interval_s=settings.ping_interval_s, send_timeout_s=settings.send_timeout_s
+            send,
+            self._reply_headers,
+            ping_interval_s=settings.ping_interval_s,
+            send_timeout_s=settings.send_timeout_s,
         )
         try:
             await supervise(
@@ -202,7 +208,6 @@ class StreamedReply(Response):
     async def _send_events(self, stream: EventStream) -> None:
         reply = self._reply
         writer = ChunkWriter(reply.identity(), includes_usage=reply.chat.includes_usage)
-        await stream.open(self._reply_headers)
         await stream.write(writer.opening(reply.prepared.n))
         async for event in reply.events():
             await stream.write(writer.event(event))

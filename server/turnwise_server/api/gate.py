@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from turnwise_server.api.errors import ErrorReply, invalid_api_key, invalid_host, shorten
-from turnwise_server.api.request_log import record_of
-from turnwise_server.api.respond import send_error
+from turnwise_server.api.request_log import record_of, refuse
 from turnwise_server.auth import KeyRecord, KeyRing
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
@@ -33,8 +32,7 @@ class HostGate:
         if refusal is None:
             await self._app(scope, receive, send)
         else:
-            record_of(scope).facts["error"] = refusal.code
-            await send_error(refusal, send)
+            await refuse(refusal, scope, send)
 
     def _refusal(self, scope: Scope) -> ErrorReply | None:
         host = _header(scope, b"host")
@@ -79,12 +77,10 @@ class KeyGate:
             return
         authorization = _header(scope, b"authorization")
         key_record = self._find(authorization)
-        record = record_of(scope)
         if key_record is None:
-            record.facts["error"] = "invalid_api_key"
-            await send_error(invalid_api_key(is_missing=not authorization), send)
+            await refuse(invalid_api_key(is_missing=not authorization), scope, send)
             return
-        record.key_id = key_record.key_id
+        record_of(scope).key_id = key_record.key_id
         await self._app(scope, receive, send)
 
     def _find(self, authorization: str) -> KeyRecord | None:

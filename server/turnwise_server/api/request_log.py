@@ -10,7 +10,7 @@ from typing import cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from turnwise_server.api.errors import internal_error
+from turnwise_server.api.errors import ErrorReply, internal_error
 from turnwise_server.api.lifecycle import Lifecycle
 from turnwise_server.api.respond import send_error
 from turnwise_server.log import describe_exception, get_logger
@@ -44,6 +44,12 @@ class RequestRecord:
 def record_of(scope: Scope) -> RequestRecord:
     """Return the record that `RequestLog` made for this request."""
     return cast("RequestRecord", scope["state"]["record"])
+
+
+async def refuse(reply: ErrorReply, scope: Scope, send: Send) -> None:
+    """Answer with an error from inside a middleware, and note it for the log."""
+    record_of(scope).facts["error"] = reply.code
+    await send_error(reply, send)
 
 
 def accept_request_id(offered: str) -> str:
@@ -84,9 +90,8 @@ class RequestLog:
                 await self._app(scope, receive, stamped_send)
         except Exception as error:  # noqa: BLE001 - the last resort: no fault of ours may end a connection mutely
             get_logger().error("unexpected_error", request_id=record.request_id, **describe_exception(error))
-            record.facts["error"] = "internal_error"
             if not is_started:
-                await send_error(internal_error(record.request_id), stamped_send)
+                await refuse(internal_error(record.request_id), scope, stamped_send)
         finally:
             _write_line(scope, record)
 

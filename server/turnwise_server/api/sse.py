@@ -21,28 +21,28 @@ def data_frame(json: bytes) -> bytes:
 
 
 class EventStream:
-    """Sends frames to one client. `watch` runs beside and pings; `write` is called by the reply."""
+    """Sends frames to one client. `watch` runs beside and pings; `write` is called by the reply.
 
-    def __init__(self, send: Send, *, ping_interval_s: float, send_timeout_s: float) -> None:
+    The status and headers go out with the first frame, whichever that is.
+    """
+
+    def __init__(
+        self, send: Send, headers: Mapping[str, str], *, ping_interval_s: float, send_timeout_s: float
+    ) -> None:
         self._send = send
+        self._headers = headers
+        self._is_open = False
         self._ping_interval_s = ping_interval_s
         self._send_timeout_s = send_timeout_s
         self._last_sent = time.monotonic()
         self._sending_since: float | None = None
 
-    async def open(self, headers: Mapping[str, str]) -> None:
-        """Send the status and headers."""
-        fixed = {
-            "content-type": "text/event-stream; charset=utf-8",
-            "cache-control": "no-cache",
-            "x-accel-buffering": "no",
-        }
-        raw = [(name.encode(), value.encode()) for name, value in (fixed | dict(headers)).items()]
-        await self._send({"type": "http.response.start", "status": 200, "headers": raw})
-
     async def write(self, frames: bytes, *, is_last: bool = False) -> None:
         """Send frames; waits while the client's buffers are full."""
         self._sending_since = time.monotonic()
+        if not self._is_open:
+            self._is_open = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": self._raw_headers()})
         await self._send({"type": "http.response.body", "body": frames, "more_body": not is_last})
         self._last_sent = time.monotonic()
         self._sending_since = None
@@ -67,6 +67,14 @@ class EventStream:
                     await self._ping()
                     continue
             await asyncio.sleep(min(wait_s, self._send_timeout_s, self._ping_interval_s))
+
+    def _raw_headers(self) -> list[tuple[bytes, bytes]]:
+        fixed = {
+            "content-type": "text/event-stream; charset=utf-8",
+            "cache-control": "no-cache",
+            "x-accel-buffering": "no",
+        }
+        return [(name.encode(), value.encode()) for name, value in (fixed | dict(self._headers)).items()]
 
     async def _ping(self) -> None:
         try:

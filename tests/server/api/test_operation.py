@@ -9,6 +9,7 @@ import pytest
 from support.asgi_connection import AsgiConnection, until
 from support.fake_server import HELLO, FakeServer, encode, fake_server
 from turnwise_server.api.lifecycle import STALL_TIMEOUT_S, Lifecycle, StallDetector
+from turnwise_server.api.sse import EventStream
 from turnwise_server.app import create_app
 from turnwise_server.engine.base import EngineStats
 
@@ -144,6 +145,19 @@ async def test_a_stream_past_its_deadline_ends_with_an_error_event() -> None:
         await until(lambda: server.engine.running == 0)
     error = error_event(connection)
     assert (error["type"], error["code"]) == ("server_error", "timeout")
+
+
+async def test_an_error_before_the_first_frame_still_opens_the_stream() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    stream = EventStream(send, {"x-test": "1"}, ping_interval_s=1, send_timeout_s=1)
+    await stream.end(b"data: {}\n\n")
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert (b"x-test", b"1") in sent[0]["headers"]
+    assert sent[1] == {"type": "http.response.body", "body": b"data: {}\n\n", "more_body": False}
 
 
 async def test_a_dead_engine_breaks_running_replies_honestly(log_lines: list[dict[str, Any]]) -> None:
