@@ -53,16 +53,18 @@ class ChildProcess(asyncio.Protocol):
                 stdout=subprocess.DEVNULL,
                 env=os.environ | _ENVIRONMENT,
             )
-        await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
-        self.send(["load", asdict(options)])
         try:
+            await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
+            self.send(["load", asdict(options)])
             info = await self._ready
             if self.has_ended:
                 raise EngineDeadError("The engine process ended as soon as it had loaded the model.")
-            return info
         except BaseException:
+            if self._transport is None:
+                ours.close()
             await self.stop()
             raise
+        return info
 
     @property
     def pid(self) -> int:

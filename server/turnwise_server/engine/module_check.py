@@ -30,11 +30,9 @@ def check_forward(module: PreTrainedModel, forward: ModelForward) -> None:
         batched = _through_the_cache(forward, tokens)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise _refusal(module, f"it fails in a batch ({type(error).__name__}: {error})") from error
-    pair = [
-        logits.float() - logits.float().mean(-1, keepdim=True)
-        for logits in (alone[_PREFILLED - 1 :], batched)
-    ]
-    similarity = float(torch.nn.functional.cosine_similarity(*pair, dim=-1).min())
+    similarity = float(
+        torch.cosine_similarity(_centred(alone[_PREFILLED - 1 :]), _centred(batched), dim=-1).min()
+    )
     if not similarity >= _LEAST_SIMILARITY[form.dtype]:
         raise _refusal(
             module, f"in a batch it computes something else than alone (similarity {similarity:.3f})"
@@ -51,6 +49,10 @@ def _through_the_cache(forward: ModelForward, tokens: list[int]) -> torch.Tensor
         logits = forward.decode(batch, [tokens[short], tokens[position]], [short, position])
         parts.append(logits[1:])
     return torch.cat(parts)
+
+
+def _centred(logits: torch.Tensor) -> torch.Tensor:
+    return logits.float() - logits.float().mean(dim=-1, keepdim=True)
 
 
 def _refusal(module: PreTrainedModel, reason: str) -> CheckpointError:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from turnwise_server.engine.messages import (
@@ -64,9 +65,11 @@ def main() -> None:
     first = inbox.receive(wait=True)
     if not first:
         return
-    core = _load(EngineOptions(**first[0][1]), connection)
-    if core:
-        _serve(core, connection, inbox)
+    # The parent may close at any moment; there is nobody left to tell then.
+    with suppress(ConnectionError):
+        core = _load(EngineOptions(**first[0][1]), connection)
+        if core:
+            _serve(core, connection, inbox)
     # The kernel frees the model at once; the interpreter would take a second over it.
     os._exit(0)
 
