@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,8 +24,10 @@ from turnwise_server.listen import cannot_listen, url_of
 from turnwise_server.log import get_logger
 
 EXIT_ENGINE_LOST = 70
-ENGINE_RESTART_LIMIT_S = 120.0
-"""An engine that has not come back after this long will not: the server ends, and who runs it may start another."""
+ENGINE_RESTART_LIMIT_S = 60.0
+ENGINE_RESTART_LOADS = 5
+"""An engine that is not back after this long plus this many times what loading took at the start will not come back:
+the server ends, and who runs it may start another."""
 
 KEEP_ALIVE_S = 65
 """Longer than clients and proxies keep idle connections, so that they close first and no request hits a closed one."""
@@ -62,11 +65,13 @@ async def serve(settings: Settings, keys: KeyRing, listener: socket.socket) -> i
     """
     signals = Signals()
     engine = make_engine(settings)
+    began = time.monotonic()
     try:
         services = await _unless(signals.asked, _load(settings, engine))
         if services is None:
             return 0
-        return await _run(services, keys, listener, signals)
+        limit_s = ENGINE_RESTART_LIMIT_S + ENGINE_RESTART_LOADS * (time.monotonic() - began)
+        return await _run(services, keys, listener, signals, restart_limit_s=limit_s)
     finally:
         await engine.close()
         listener.close()
@@ -110,7 +115,9 @@ async def _load(settings: Settings, engine: Engine) -> Services:
     return Services(settings=settings, engine=engine, model=model)
 
 
-async def _run(services: Services, keys: KeyRing, listener: socket.socket, signals: Signals) -> int:
+async def _run(
+    services: Services, keys: KeyRing, listener: socket.socket, signals: Signals, *, restart_limit_s: float
+) -> int:
     server = _Server(
         uvicorn.Config(
             create_app(services, keys),
@@ -126,7 +133,7 @@ async def _run(services: Services, keys: KeyRing, listener: socket.socket, signa
         on_started=lambda: _announce(services.settings, listener, has_keys=bool(keys)),
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    engine_lost = asyncio.create_task(_engine_lost(services.engine))
+    engine_lost = asyncio.create_task(_engine_lost(services.engine, restart_limit_s))
     asked = asyncio.create_task(signals.asked.wait())
     await asyncio.wait({serving, engine_lost, asked}, return_when=asyncio.FIRST_COMPLETED)
     exit_code = 0
@@ -169,14 +176,13 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Re
         await asyncio.gather(task, waiting, return_exceptions=True)
 
 
-async def _engine_lost(engine: Engine) -> None:
-    """Return when the engine has been dead for longer than a restart takes."""
-    loop = asyncio.get_running_loop()
-    last_alive = loop.time()
-    while loop.time() - last_alive < ENGINE_RESTART_LIMIT_S:
+async def _engine_lost(engine: Engine, limit_s: float) -> None:
+    """Return when the engine has been dead for longer than `limit_s`."""
+    last_alive = time.monotonic()
+    while time.monotonic() - last_alive < limit_s:
         if engine.stats().is_alive:
-            last_alive = loop.time()
-        await asyncio.sleep(min(1.0, ENGINE_RESTART_LIMIT_S / 2))
+            last_alive = time.monotonic()
+        await asyncio.sleep(min(1.0, limit_s / 2))
 
 
 class _Server(uvicorn.Server):

@@ -103,8 +103,11 @@ async def test_a_stream_opens_before_its_first_token_and_pings_in_silence() -> N
 
 
 async def test_a_busy_stream_does_not_ping() -> None:
-    async with fake_server(**SLOW, settings={"ping_interval_s": 0.2}) as server:
-        reply = await server.chat(stream=True, max_tokens=40)
+    """It runs for longer than the interval, but is never silent for as long."""
+    script = [encode("the quick brown fox " * 30)]
+    async with fake_server(script=script, token_delay_s=0.01, settings={"ping_interval_s": 1.5}) as server:
+        reply = await server.chat(stream=True, max_tokens=200)
+    assert reply.text.count("data: ") > 150
     assert ": ping" not in reply.text
 
 

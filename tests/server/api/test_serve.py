@@ -151,6 +151,7 @@ async def test_a_server_whose_engine_stays_dead_fails(
     model: Path, engines: list[FakeEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serving, "ENGINE_RESTART_LIMIT_S", 0.2)
+    monkeypatch.setattr(serving, "ENGINE_RESTART_LOADS", 0)
     async with running(model) as server:
         engines[0].die()
         assert await server.status() == 503
