@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -20,10 +21,9 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigurationError(f"device {name!r} is unknown. Use auto, cpu, cuda or cuda:0.") from error
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ConfigurationError(f"device {name!r} is unknown. Use auto, cpu, cuda or cuda:0.")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigurationError(f"device {name!r} is not there. Use device cpu, or check the GPU's driver.")
     return device

@@ -87,9 +87,14 @@ class InProcessEngine:
 
     async def _step_while_needed(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._core and (self._inbox or self._core.has_work):
-            commands, self._inbox = self._inbox, []
-            self._desk.deliver(await loop.run_in_executor(self._thread, _advance, self._core, commands))
+        try:
+            while self._core and (self._inbox or self._core.has_work):
+                commands, self._inbox = self._inbox, []
+                self._desk.deliver(await loop.run_in_executor(self._thread, _advance, self._core, commands))
+        except Exception:
+            self._core = None
+            self._desk.fail_all(EngineDeadError("The engine has failed; the reply is lost."))
+            raise
 
 
 def _advance(core: EngineCore, commands: list[Callable[[EngineCore], None]]) -> StepUpdate:

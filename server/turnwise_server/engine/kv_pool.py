@@ -43,7 +43,7 @@ class KVPool:
         """Say whether the sequence can run to its limit beside those that run, whatever lengths they come to."""
         limits = [running.limit for running in (*self.decoding, *self._prefilling, sequence)]
         prompts = self._prefill_size() + round_up(sequence.prompt_length)
-        return _batch_rows(len(limits)) * round_up(max(limits)) + prompts <= self._budget
+        return batch_rows(len(limits)) * round_up(max(limits)) + prompts <= self._budget
 
     def match(self, sequence: Sequence) -> Match | None:
         """Return the row, finished or running, that shares most of the sequence's prompt."""
@@ -115,7 +115,7 @@ class KVPool:
         is_slack = self.batch.capacity >= 2 * round_up(longest)
         if rows > self.batch.rows or longest > self.batch.capacity or is_slack:
             self.batch.resize(
-                _batch_rows(rows), round_up(longest), [sequence.computed for sequence in self.decoding]
+                batch_rows(rows), round_up(longest), [sequence.computed for sequence in self.decoding]
             )
             self._keep_budget()
 
@@ -127,6 +127,6 @@ class KVPool:
         self._finished.shrink(min(self._budget // 3, self._budget - running))
 
 
-def _batch_rows(sequences: int) -> int:
+def batch_rows(sequences: int) -> int:
     """Return how many rows a batch for so many sequences has."""
     return next((size for size in _BATCH_STEPS if size >= sequences), -(-sequences // 8) * 8)

@@ -13,6 +13,7 @@ from turnwise_server.engine.core import CONTEXTS_NEEDED, EngineCore
 from turnwise_server.engine.forward import ModelForward
 from turnwise_server.engine.hardware import available_memory, choose_device, choose_dtype, use_threads
 from turnwise_server.engine.kv_cache import round_up
+from turnwise_server.engine.kv_pool import batch_rows
 from turnwise_server.engine.options import EngineOptions
 from turnwise_server.errors import CheckpointError, ConfigurationError
 
@@ -168,5 +169,5 @@ def _kv_memory(options: EngineOptions, forward: ModelForward, context_length: in
     if options.kv_memory_mb is not None:
         return options.kv_memory_mb * 2**20
     form = forward.kv_format
-    most = form.bytes_per_token * round_up(context_length) * (options.max_batch + CONTEXTS_NEEDED)
+    most = form.bytes_per_token * round_up(context_length) * (batch_rows(options.max_batch) + CONTEXTS_NEEDED)
     return min(most, int(available_memory(form.device) * _MEMORY_SHARE[form.device.type]))

@@ -205,5 +205,13 @@ def test_tight_cache_runs_fewer_at_once_and_finishes_all(llama_dir: Path) -> Non
     assert driver.tokens(keys[11]) == wide.run(random_prompt(60, 11), greedy(190))
 
 
+def test_default_memory_lets_the_whole_batch_run_to_its_limit(llama_dir: Path) -> None:
+    driver = new_driver(llama_dir, max_batch=5, kv_memory_mb=None)
+    for index in range(5):
+        driver.submit(random_prompt(20, index), greedy(CONTEXT_LENGTH))
+    driver.step(5)
+    assert driver.core._scheduler.running_count == 5
+
+
 def _raise(*_: object) -> None:
     raise RuntimeError("the card fell off")

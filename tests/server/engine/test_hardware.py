@@ -15,7 +15,7 @@ def test_automatic_device_is_a_gpu_if_there_is_one() -> None:
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.mark.parametrize("name", ["gpu", "cpu:x", "cuda:99"])
+@pytest.mark.parametrize("name", ["gpu", "cpu:x", "mps", "", "cuda:99"])
 def test_unknown_devices_are_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="device"):
         choose_device(name)
