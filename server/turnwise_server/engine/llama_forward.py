@@ -29,7 +29,7 @@ class _Span:
 
 
 class LlamaForward:
-    """Runs a Llama or Qwen2 module's weights; see `llama_weights.supports` for which modules."""
+    """Runs a Llama or Qwen2 module's weights; see `llama_weights.can_fuse` for which modules."""
 
     def __init__(self, weights: LlamaWeights) -> None:
         shape = LayerShape(weights.kv_heads, weights.head_dim, weights.head_dim)
