@@ -55,6 +55,13 @@ def _stages(record: Record) -> list[Record]:
     return [*(_stages(parent) if parent else []), record]
 
 
+def _labels(record: Record) -> list[str]:
+    """Return a name for each stage: its kind, numbered from the second of a kind on."""
+    kinds = [str(stage["stage"]) for stage in _stages(record)]
+    before = [kinds[:index].count(kind) for index, kind in enumerate(kinds)]
+    return [f"{kind} {count + 1}" if count else kind for kind, count in zip(kinds, before, strict=True)]
+
+
 def _front_matter(notes: Record) -> str:
     lines = {
         "library_name": "transformers",
@@ -78,10 +85,11 @@ def _model(record: Record) -> str:
 
 def _data(record: Record, notes: Record) -> str:
     described = notes.get("sources", {})
-    used = {name for stage in _stages(record) for name in _sources(stage)}
+    stages = dict(zip(_labels(record), _stages(record), strict=True))
+    used = {name for stage in stages.values() for name in _sources(stage)}
     rows = [
         f"| {name} | {described.get(name, {}).get('origin', '')} | {described.get(name, {}).get('licence', '')} | "
-        f"{', '.join(stage['stage'] for stage in _stages(record) if name in _sources(stage))} |"
+        f"{', '.join(label for label, stage in stages.items() if name in _sources(stage))} |"
         for name in sorted(used)
     ]
     table = "\n".join(["| source | from | licence | used in |", "|---|---|---|---|", *rows])
@@ -95,16 +103,16 @@ def _sources(stage: Record) -> set[str]:
 
 def _recipe(record: Record) -> str:
     lines = [
-        f"- **{stage['stage']}**: {stage['steps']} steps of {stage['config']['batch_tokens']:,} tokens, peak rates "
+        f"- **{label}**: {stage['steps']} steps of {stage['config']['batch_tokens']:,} tokens, peak rates "
         f"{stage['config']['optimization']['learning_rate']} (AdamW) and "
         f"{stage['config']['optimization']['muon_learning_rate']} (Muon), seed {stage['config']['seed']}"
-        for stage in _stages(record)
+        for label, stage in zip(_labels(record), _stages(record), strict=True)
     ]
     return "## Recipe\n\n" + "\n".join([*lines, "", "Every setting is in training.json."])
 
 
 def _held_out(record: Record) -> str:
-    held_out = {stage["stage"]: stage["held_out"] for stage in _stages(record)}
+    held_out = dict(zip(_labels(record), (stage["held_out"] for stage in _stages(record)), strict=True))
     names = sorted({name for losses in held_out.values() for name in losses})
     header = " | ".join(f"{stage}, nats/token | nats/byte" for stage in held_out)
     rows = [
@@ -113,8 +121,8 @@ def _held_out(record: Record) -> str:
     ]
     table = "\n".join([f"| source | {header} |", "|---" * (1 + 2 * len(held_out)) + "|", *rows])
     return (
-        "## Held-out loss\n\nOn rows no stage has seen (2% of each source, split by opening words). Pretraining counts "
-        f"every token, fine-tuning the assistant's tokens only.\n\n{table}"
+        "## Held-out loss\n\nOn rows no stage has seen (2% of each source, split by opening words). In "
+        f"conversations the assistant's tokens count, in running text all.\n\n{table}"
     )
 
 

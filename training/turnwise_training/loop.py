@@ -7,8 +7,8 @@ import torch
 from transformers import LlamaForCausalLM
 
 from turnwise_training.batches import Rows
-from turnwise_training.config import Optimization
-from turnwise_training.models import Loss
+from turnwise_training.config import PretrainConfig, SFTConfig
+from turnwise_training.models import Loss, loss_function
 from turnwise_training.optimizers import Optimizers, rate_share
 from turnwise_training.run import Progress, Run
 
@@ -35,33 +35,23 @@ def train(
     run: Run,
     optimizers: Optimizers,
     *,
-    loss: Loss,
+    config: PretrainConfig | SFTConfig,
     first_step: int,
     steps: int,
-    settings: Optimization,
-    micro_tokens: int,
-    save_every: int,
-    tokens_per_step: int,
 ) -> None:
     """Train from `first_step` to `steps`, one batch a step, saving the whole state as it goes."""
-    progress = Progress(steps=steps, tokens_per_step=tokens_per_step, stream=sys.stderr)
+    loss = loss_function(compile=config.compile, precision=config.precision)
+    progress = Progress(steps=steps, tokens_per_step=config.batch_tokens, stream=sys.stderr)
     model.train()
     for step, batch in enumerate(batches, start=first_step):
-        value = accumulate(model, loss, batch, micro_tokens=micro_tokens)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
-        share = rate_share(step, steps, settings)
+        value = accumulate(model, loss, batch, micro_tokens=config.micro_tokens)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimization.grad_clip).item()
+        share = rate_share(step, steps, config.optimization)
         optimizers.step(share)
-        run.log(
-            {
-                "step": step + 1,
-                "loss": value,
-                "grad_norm": norm.item(),
-                "rate_share": share,
-                "rows": list(batch.ids.shape),
-            }
-        )
+        shape = list(batch.ids.shape)
+        run.log({"step": step + 1, "loss": value, "grad_norm": norm, "rate_share": share, "rows": shape})
         progress.show(step + 1, value)
-        if (step + 1) % save_every == 0 or step + 1 == steps:
+        if (step + 1) % config.save_every == 0 or step + 1 == steps:
             run.save(step + 1, {"model": model.state_dict(), "optimizers": optimizers.state_dict()})
 
 

@@ -11,7 +11,7 @@ from turnwise_training.data import Row, read_source, split_source
 from turnwise_training.evaluate import held_out_losses
 from turnwise_training.loop import resume, train
 from turnwise_training.mixture import mix_rows
-from turnwise_training.models import loss_function, new_model
+from turnwise_training.models import new_model
 from turnwise_training.optimizers import Optimizers
 from turnwise_training.run import Run, refuse_finished
 
@@ -64,19 +64,8 @@ def run_pretrain(config: PretrainConfig, *, force: bool) -> None:
     run = Run(config.runs / config.name, as_json(config))
     first_step = resume(run, model, optimizers)
     steps = plan(config)[-1].end
-    train(
-        model,
-        _batches(config, encoder, first_step),
-        run,
-        optimizers,
-        loss=loss_function(compile=config.compile, precision=config.precision),
-        first_step=first_step,
-        steps=steps,
-        settings=config.optimization,
-        micro_tokens=config.micro_tokens,
-        save_every=config.save_every,
-        tokens_per_step=config.batch_tokens,
-    )
+    batches = _batches(config, encoder, first_step)
+    train(model, batches, run, optimizers, config=config, first_step=first_step, steps=steps)
     sources = {name: _read_held_out(config, name) for mix in config.mixes.values() for name in mix}
     held_out = held_out_losses(model, encoder, sources, tokens=config.eval_tokens)
     export_checkpoint(

@@ -16,7 +16,7 @@ from turnwise_training.data import Row, Text, read_source, split_source
 from turnwise_training.errors import ConfigurationError, DataError
 from turnwise_training.evaluate import held_out_losses
 from turnwise_training.loop import resume, train
-from turnwise_training.models import load_model, loss_function
+from turnwise_training.models import load_model
 from turnwise_training.optimizers import Optimizers
 from turnwise_training.run import Run, refuse_finished
 
@@ -123,19 +123,8 @@ def run_sft(config: SFTConfig, *, force: bool) -> None:
         sys.stderr.write(
             f"{plan.dropped} conversations are over {config.long_seq_len} tokens and are left out\n"
         )
-    train(
-        model,
-        islice(plan.batches(epochs=config.epochs, seed=config.seed), first_step, None),
-        run,
-        optimizers,
-        loss=loss_function(compile=config.compile, precision=config.precision),
-        first_step=first_step,
-        steps=steps,
-        settings=config.optimization,
-        micro_tokens=config.micro_tokens,
-        save_every=config.save_every,
-        tokens_per_step=config.batch_tokens,
-    )
+    batches = islice(plan.batches(epochs=config.epochs, seed=config.seed), first_step, None)
+    train(model, batches, run, optimizers, config=config, first_step=first_step, steps=steps)
     rows = {name: _read(config, name)[1] for name in config.rows}
     held_out = held_out_losses(model, encoder, rows, tokens=config.eval_tokens)
     export_checkpoint(

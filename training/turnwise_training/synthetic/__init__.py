@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from turnwise_training.data import Conversation, Message
 from turnwise_training.errors import ConfigurationError
 from turnwise_training.synthetic.instructions import PLAIN, instructed_dialogue
-from turnwise_training.synthetic.knowledge import answer_anything
+from turnwise_training.synthetic.knowledge import answer, answer_anything
 from turnwise_training.synthetic.memory import fact_dialogue, name_dialogue, unknown_dialogue
 from turnwise_training.synthetic.phrases import Pair, Talk
-from turnwise_training.synthetic.skills import skill
+from turnwise_training.synthetic.skills import add, opposite, skill, subtract
 from turnwise_training.synthetic.small_talk import (
     FEELINGS,
     GREETINGS,
@@ -17,6 +17,7 @@ from turnwise_training.synthetic.small_talk import (
     IDENTITY,
     PARTINGS,
     refuse,
+    refuse_question,
     say,
 )
 
@@ -64,6 +65,11 @@ def _answering(rng: random.Random) -> tuple[str | None, list[Pair]]:
     return _plain_system(rng), pairs
 
 
+def _practising(rng: random.Random) -> tuple[str | None, list[Pair]]:
+    kinds = [add, add, subtract, opposite, opposite, refuse_question, refuse_question, answer]
+    return _plain_system(rng), [rng.choice(kinds)(rng) for _ in range(rng.choice([1, 2, 3, 4]))]
+
+
 def _being_honest(rng: random.Random) -> tuple[str | None, list[Pair]]:
     pairs = [rng.choice([_about(HONESTY), _about(IDENTITY), refuse])(rng)]
     if rng.random() < 0.3:
@@ -81,6 +87,7 @@ WRITERS: dict[str, tuple[Writer, int]] = {
     "synthetic_answers": (_answering, 5_000),
     "synthetic_honesty": (_being_honest, 2_500),
     "synthetic_instructions": (instructed_dialogue, 3_500),
+    "synthetic_practice": (_practising, 5_000),
 }
 """For each source, the program that writes one dialogue and how many it writes."""
 EVERYTHING = "synthetic"

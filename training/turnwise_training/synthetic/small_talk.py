@@ -13,6 +13,7 @@ HONESTY = _TALK.talks("honesty")
 _DESPAIR = _TALK.talks("despair")
 _HARMFUL = _TALK.lines("harmful")
 _HARM_ASKED = _TALK.lines("harm_asked")
+_HARM_QUESTIONS = _TALK.lines("harm_questions")
 _HARM_REFUSED = _TALK.lines("harm_refused")
 
 
@@ -28,3 +29,9 @@ def refuse(rng: random.Random) -> Pair:
         return say(rng, _DESPAIR)
     asked = rng.choice(_HARM_ASKED).format(rng.choice(_HARMFUL))
     return asked[0].upper() + asked[1:], rng.choice(_HARM_REFUSED)
+
+
+def refuse_question(rng: random.Random) -> Pair:
+    """Return a harmful request asked for oneself ("How do I ...?") and its polite refusal."""
+    harm = rng.choice(_HARMFUL).removeprefix("how to ")
+    return rng.choice(_HARM_QUESTIONS).format(harm), rng.choice(_HARM_REFUSED)
