@@ -1,8 +1,10 @@
 """A run that is cut anywhere goes on to exactly the result of the run that was not."""
 
+import contextlib
 import errno
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -162,6 +164,39 @@ def test_a_damaged_step_is_passed_over_for_the_one_before(
     assert state is not None
     assert state["step"] == 1
     assert "00000002 is damaged" in capsys.readouterr().err
+    new_run(tmp_path).save(2, {"weights": torch.zeros(3)})
+    state = new_run(tmp_path).load()
+    assert state is not None
+    assert torch.equal(state["weights"], torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "place", ["os.fsync", "torch.save", "Path.rename", "Path.replace", "shutil.disk_usage"]
+)
+@pytest.mark.parametrize("calls_before", range(4))
+def test_a_process_that_ends_anywhere_in_a_save_leaves_a_whole_step(
+    place: str, calls_before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path)
+    run.save(1, {"weights": torch.ones(3)})
+    real = pkgutil.resolve_name(f"turnwise_training.run:{place}")
+    calls = 0
+
+    def ending(*arguments: object, **settings: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls > calls_before:
+            raise CutError
+        return real(*arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"turnwise_training.run.{place}", ending)
+        with contextlib.suppress(CutError):
+            run.save(2, {"weights": torch.zeros(3)})
+    state = new_run(tmp_path).load()
+    assert state is not None
+    expected = torch.ones(3) if state["step"] == 1 else torch.zeros(3)
+    assert torch.equal(state["weights"], expected)
 
 
 def test_the_log_is_cut_back_to_the_loaded_step(tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ class Run:
             size = (unfinished / STATE).stat().st_size
             files = {STATE: {"bytes": size, "sha256": file_sha256(unfinished / STATE)}}
             write_durably(unfinished / MANIFEST, json.dumps({"step": step, "files": files}).encode())
+            # Only a damaged step that `load` passed over can stand here already.
+            shutil.rmtree(self._steps / f"{step:08d}", ignore_errors=True)
             unfinished.rename(self._steps / f"{step:08d}")
             _sync_folder(self._steps)
         except (OSError, RuntimeError) as error:

@@ -36,6 +36,8 @@ def story(rng: random.Random) -> Pair:
     values = {
         "hero": hero,
         "other": other,
+        "an_other": article(other),
+        "An_other": article(other).capitalize(),
         "thing": rng.choice(THINGS),
         "colour": rng.choice(COLOURS),
         "food": rng.choice(FOODS),
