@@ -89,6 +89,20 @@ def test_phases_share_out_the_steps_and_set_the_row_length(tmp_path: Path, pretr
     assert [line["rows"] for line in lines] == [[8, 32]] * 4 + [[4, 64]] * 2
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tokens=100", "nothing to train: 100 tokens"),
+        ("phases=[]", "nothing to train"),
+        ("phases=[{share: 1, seq_len: 32, mix: bace}]", "phase mix 'bace' is none of mixes"),
+        ("phases=[{share: 1, seq_len: 100, mix: base}]", "no multiple of seq_len 100"),
+    ],
+)
+def test_phases_that_cannot_be_run_are_refused(pretrain_recipe: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        describe(load_config(PretrainConfig, pretrain_recipe, [override]))
+
+
 def test_a_dry_run_prints_sizes_and_steps_and_writes_nothing(tmp_path: Path, pretrain_recipe: Path) -> None:
     facts = describe(load_config(PretrainConfig, pretrain_recipe, []))
     assert facts["steps"] == 6

@@ -8,6 +8,7 @@ from turnwise_training.chat import Encoder, load_tokenizer
 from turnwise_training.checkpoint import export_checkpoint
 from turnwise_training.config import Phase, PretrainConfig, as_json
 from turnwise_training.data import Row, read_source, split_source
+from turnwise_training.errors import ConfigurationError
 from turnwise_training.evaluate import held_out_losses
 from turnwise_training.loop import resume, train
 from turnwise_training.mixture import mix_rows
@@ -27,8 +28,17 @@ class Stretch:
 
 
 def plan(config: PretrainConfig) -> list[Stretch]:
-    """Return the phases laid out over all steps."""
+    """Return the phases laid out over all steps; raises ConfigurationError for a phase that cannot be run."""
+    for phase in config.phases:
+        if phase.mix not in config.mixes:
+            raise ConfigurationError(f"phase mix {phase.mix!r} is none of mixes {sorted(config.mixes)!r}")
+        if config.batch_tokens % phase.seq_len:
+            raise ConfigurationError(
+                f"batch_tokens {config.batch_tokens} is no multiple of seq_len {phase.seq_len}"
+            )
     steps = config.tokens // config.batch_tokens
+    if not steps or not config.phases:
+        raise ConfigurationError(f"nothing to train: {config.tokens} tokens in {len(config.phases)} phases")
     whole = sum(phase.share for phase in config.phases)
     stretches: list[Stretch] = []
     share = 0.0
