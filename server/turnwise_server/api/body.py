@@ -19,7 +19,7 @@ from turnwise_server.api.errors import (
 from turnwise_server.api.request_log import refuse
 
 BIG_BODY_BYTES = 32 * 1024
-"""A body beyond this is worked on in a thread, so that it does not stall running streams."""
+"""A body beyond this is parsed in a thread, so that it does not stall running streams."""
 
 _READABLE_TYPE = re.compile(
     r"application/(json|[\w.+-]+\+json|x-www-form-urlencoded|octet-stream)|text/(plain|json)", re.IGNORECASE
@@ -54,8 +54,8 @@ class BodyLimit:
         await self._app(scope, bounded_receive, send)
 
 
-async def read_json_object(request: Request, *, timeout_s: float) -> tuple[dict[str, object], int]:
-    """Return the JSON object in the body of a request, and the body's size in bytes.
+async def read_json_object(request: Request, *, timeout_s: float) -> dict[str, object]:
+    """Return the JSON object in the body of a request.
 
     Raises:
         ApiError: too late (408), a format that is not JSON (415), or not a JSON object (400).
@@ -68,8 +68,8 @@ async def read_json_object(request: Request, *, timeout_s: float) -> tuple[dict[
     except TimeoutError as error:
         raise ApiError(request_timeout()) from error
     if len(body) > BIG_BODY_BYTES:
-        return await asyncio.to_thread(parse_json_object, body), len(body)
-    return parse_json_object(body), len(body)
+        return await asyncio.to_thread(parse_json_object, body)
+    return parse_json_object(body)
 
 
 def parse_json_object(body: bytes) -> dict[str, object]:

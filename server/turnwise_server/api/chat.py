@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from turnwise_server.api.body import BIG_BODY_BYTES, read_json_object
+from turnwise_server.api.body import read_json_object
 from turnwise_server.api.chat_reply import ChunkWriter, ReplyIdentity, WholeReply, usage_of
 from turnwise_server.api.chat_request import (
     ChatCompletionRequest,
@@ -50,11 +50,9 @@ async def create_chat_completion(request: Request) -> Response:
     services, record = services_of(request), record_of(request.scope)
     services.lifecycle.require_open()
     timeout_s = services.settings.request_timeout_s
-    body, size = await read_json_object(request, timeout_s=timeout_s)
-    if size > BIG_BODY_BYTES:
-        chat, prepared = await asyncio.to_thread(_prepare, services, record, body)
-    else:
-        chat, prepared = _prepare(services, record, body)
+    body = await read_json_object(request, timeout_s=timeout_s)
+    # Always in a thread: one tokenizer serves all, and waiting for it must not stall the streams that run.
+    chat, prepared = await asyncio.to_thread(_prepare, services, record, body)
     services.lifecycle.require_open()
     reply = _Reply(services, record, chat, prepared, services.model.start(prepared))
     headers = _headers(prepared, body)

@@ -37,11 +37,9 @@ ERROR_CODES: Mapping[str, int] = {
     "invalid_origin": 403,
     "model_not_found": 404,
     "unknown_url": 404,
-    "method_not_allowed": 405,
     "request_timeout": 408,
     "request_too_large": 413,
     "unsupported_media_type": 415,
-    "internal_error": 500,
     "engine_stalled": 503,
     "engine_unavailable": 503,
     "server_is_overloaded": 503,
@@ -155,7 +153,6 @@ def method_not_allowed(method: str, allow: str) -> ErrorReply:
     return ErrorReply(
         405,
         f"Not allowed to {method} here. This URL accepts: {allow}.",
-        code="method_not_allowed",
         headers={"allow": allow},
     )
 
@@ -191,7 +188,6 @@ def internal_error(request_id: str) -> ErrorReply:
         "The server had an error while processing your request. Sorry about that! "
         f"The log of the server has it under the request id {request_id}.",
         type="server_error",
-        code="internal_error",
     )
 
 

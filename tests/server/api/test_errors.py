@@ -9,7 +9,7 @@ from support.fake_server import FakeServer, fake_server
 from turnwise_server.api.errors import ERROR_CODES
 
 
-def assert_error_object(reply: httpx2.Response, status: int, type_: str, code: str) -> None:
+def assert_error_object(reply: httpx2.Response, status: int, type_: str, code: str | None) -> None:
     error = reply.json()["error"]
     assert list(reply.json()) == ["error"]
     assert list(error)[:4] == ["message", "type", "param", "code"]
@@ -18,7 +18,7 @@ def assert_error_object(reply: httpx2.Response, status: int, type_: str, code: s
     assert reply.headers["content-type"] == "application/json"
     assert reply.headers["x-request-id"]
     assert reply.headers["openai-processing-ms"]
-    assert ERROR_CODES[code] == status
+    assert code is None or ERROR_CODES[code] == status
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ async def test_the_text_of_an_unknown_address_names_method_and_path() -> None:
 async def test_a_wrong_method_is_an_error_object_with_allow(method: str, path: str, allow: str) -> None:
     async with fake_server() as server:
         reply = await server.client.request(method, path)
-    assert_error_object(reply, 405, "invalid_request_error", "method_not_allowed")
+    assert_error_object(reply, 405, "invalid_request_error", None)
     assert reply.headers["allow"] == allow
 
 
@@ -81,7 +81,7 @@ async def test_a_fault_of_ours_tells_the_request_id_and_nothing_else(
 ) -> None:
     async with fake_server() as server:
         reply = await fail_inside(server, stream=stream)
-    assert_error_object(reply, 500, "server_error", "internal_error")
+    assert_error_object(reply, 500, "server_error", None)
     assert reply.headers["x-request-id"] in reply.json()["error"]["message"]
     assert "secret detail" not in reply.text
     assert "secret detail" not in str(log_lines)
