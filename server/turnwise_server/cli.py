@@ -44,7 +44,10 @@ def _fail(error: TurnwiseError, exit_code: int) -> int:
 
 
 def _serve(context: typer.Context, version: bool, **flags: object) -> None:
-    """Serve a chat model with the OpenAI API. Every flag can also be set as an environment variable."""
+    """Serve a chat model with the OpenAI API.
+
+    Every flag can also be set as an environment variable. API keys in plain text come by TURNWISE_API_KEYS only.
+    """
     if version:
         from turnwise_server import __version__
 

@@ -178,6 +178,9 @@ async def test_a_body_that_does_not_arrive_times_out() -> None:
     assert (reply.status_code, reply.json()["error"]["code"]) == (408, "request_timeout")
 
 
+PATIENT = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
@@ -201,7 +204,7 @@ MESSAGES = st.lists(
 
 
 @given(st.dictionaries(FIELDS, JSON_VALUES, max_size=5), MESSAGES | JSON_VALUES)
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(PATIENT, max_examples=150)
 async def test_no_body_makes_the_server_fail(fields: dict[str, object], messages: object) -> None:
     async with fake_server("Hi!") as server:
         body = {**fields, "model": "test", "messages": messages}
@@ -217,12 +220,14 @@ async def test_no_body_makes_the_server_fail(fields: dict[str, object], messages
         assert error["code"] in ERROR_CODES
 
 
+@settings(PATIENT)
 @given(st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.encode(errors="surrogatepass")))
 def test_parsing_raises_nothing_but_refusals(body: bytes) -> None:
     with contextlib.suppress(ApiError, RequestError):
         parse_chat_request(parse_json_object(body), max_messages=8)
 
 
+@settings(PATIENT)
 @given(st.dictionaries(FIELDS, JSON_VALUES, max_size=6))
 def test_what_passes_validation_can_be_handed_on(fields: dict[str, object]) -> None:
     with contextlib.suppress(RequestError):
