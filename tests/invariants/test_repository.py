@@ -54,9 +54,13 @@ def test_every_dependency_has_an_exact_version() -> None:
         *project["dependency-groups"]["dev"],
         *project["build-system"]["requires"],
     ]
-    pinned = {line.partition("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    names = {re.split(r"[<>=\[; ]", requirement)[0].lower().replace("_", "-") for requirement in wanted}
+    pinned = {_name(line) for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    names = {_name(requirement) for requirement in wanted}
     assert names <= pinned
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[<>=\[; ]", requirement)[0].lower().replace("_", "-")
 
 
 def test_large_files_are_kept_to_the_models() -> None:
