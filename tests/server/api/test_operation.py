@@ -208,7 +208,7 @@ async def test_a_reply_that_ends_without_a_finish_reason_is_no_clean_end() -> No
 async def test_ready_tells_how_much_runs_and_waits() -> None:
     async with fake_server(**SLOW, max_batch=1) as server:
         connections = [connect(server), connect(server)]
-        await until(lambda: server.engine.waiting == 1)
+        await until(lambda: (server.engine.running, server.engine.waiting) == (1, 1))
         ready = await server.client.get("/ready")
         assert ready.json() == {"status": "ready", "running": 1, "waiting": 1}
         for connection in connections:
