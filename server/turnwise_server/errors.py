@@ -35,12 +35,12 @@ class RequestError(TurnwiseError):
 
 
 class ContextLengthError(RequestError):
-    """The prompt has `prompt_tokens` tokens where the model takes `context_length`."""
+    """The prompt has `prompt_tokens` tokens (or more, if `is_lower_bound`) where the model takes `context_length`."""
 
-    def __init__(self, *, context_length: int, prompt_tokens: int) -> None:
+    def __init__(self, *, context_length: int, prompt_tokens: int, is_lower_bound: bool = False) -> None:
         super().__init__(
             f"This model's maximum context length is {context_length} tokens. However, your messages resulted in "
-            f"{prompt_tokens} tokens. Please reduce the length of the messages.",
+            f"{'at least ' if is_lower_bound else ''}{prompt_tokens} tokens. Please reduce the length of the messages.",
             param="messages",
             code="context_length_exceeded",
         )

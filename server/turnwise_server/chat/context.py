@@ -46,49 +46,55 @@ class Fit:
     dropped_messages: int
 
 
-def fit(
-    conversation: Conversation,
-    window: Window,
-    *,
-    truncate: bool,
-    render: Callable[[Conversation], tuple[int, ...]],
-    turn_tokens: Callable[[Message], int],
-) -> Fit:
+@dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """How to count, from dear to cheap: exactly, by turn, and no more than surely there are."""
+
+    render: Callable[[Conversation], tuple[int, ...]]
+    """The prompt's token ids."""
+    turn: Callable[[Message], int]
+    """About how many tokens a turn takes."""
+    at_least: Callable[[Conversation], int]
+    """A number that the prompt's tokens cannot fall below, without tokenising."""
+
+
+def fit(conversation: Conversation, window: Window, counts: TokenCounts, *, truncate: bool) -> Fit:
     """Return the conversation if it fits, else (with `truncate`) without its oldest exchanges.
 
     An exchange is a user turn and what follows it up to the next one; a leading assistant turn counts as one. The
-    system text and the last exchange are never dropped. `turn_tokens` estimates a turn's share of the prompt and
-    chooses the step; `render` has the last word on whether the prompt fits.
+    system text and the last exchange are never dropped. Estimates choose the step and refuse the hopeless before they
+    are tokenised; rendering has the last word on whether the prompt fits.
 
     Raises:
         ContextLengthError: what may not be dropped does not fit.
     """
-    prompt_ids = render(conversation)
-    if not truncate:
-        if len(prompt_ids) > window.hard_limit:
-            raise ContextLengthError(context_length=window.context_length, prompt_tokens=len(prompt_ids))
-        return Fit(conversation, prompt_ids, 0)
-    if len(prompt_ids) <= window.prompt_limit:
-        return Fit(conversation, prompt_ids, 0)
-    return _drop_oldest(conversation, len(prompt_ids), window, render, turn_tokens)
-
-
-def _drop_oldest(
-    conversation: Conversation,
-    total_tokens: int,
-    window: Window,
-    render: Callable[[Conversation], tuple[int, ...]],
-    turn_tokens: Callable[[Message], int],
-) -> Fit:
     exchanges = split_exchanges(conversation.turns)
-    costs = [sum(turn_tokens(turn) for turn in exchange) for exchange in exchanges]
-    first = _first_kept(
-        costs, total_tokens - window.prompt_limit, step=max(1, window.context_length // STEP_SHARE)
-    )
+    must_stay = replace(conversation, turns=exchanges[-1] if exchanges else ()) if truncate else conversation
+    least = counts.at_least(must_stay)
+    if least > window.hard_limit:
+        raise ContextLengthError(
+            context_length=window.context_length, prompt_tokens=least, is_lower_bound=True
+        )
+    if truncate and counts.at_least(conversation) > window.prompt_limit:
+        return _drop_oldest(conversation, window, counts)
+    prompt_ids = counts.render(conversation)
+    if len(prompt_ids) <= (window.prompt_limit if truncate else window.hard_limit):
+        return Fit(conversation, prompt_ids, 0)
+    if not truncate:
+        raise ContextLengthError(context_length=window.context_length, prompt_tokens=len(prompt_ids))
+    return _drop_oldest(conversation, window, counts)
+
+
+def _drop_oldest(conversation: Conversation, window: Window, counts: TokenCounts) -> Fit:
+    exchanges = split_exchanges(conversation.turns) or [()]
+    costs = [sum(map(counts.turn, exchange)) for exchange in exchanges]
+    system = 0 if conversation.system is None else counts.turn(Message("user", conversation.system))
+    excess = max(1, system + sum(costs) - window.prompt_limit)
+    first = _first_kept(costs, excess, step=max(1, window.context_length // STEP_SHARE))
     while True:
         is_last = first == len(exchanges) - 1
         kept = replace(conversation, turns=tuple(turn for exchange in exchanges[first:] for turn in exchange))
-        prompt_ids = render(kept)
+        prompt_ids = counts.render(kept)
         if len(prompt_ids) <= (window.hard_limit if is_last else window.prompt_limit):
             dropped = sum(turn.sources for exchange in exchanges[:first] for turn in exchange)
             return Fit(kept, prompt_ids, dropped)

@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerFast
 
 from turnwise_server.chat import context
 from turnwise_server.chat.checkpoint_files import GenerationDefaults, load_generation_defaults, load_tokenizer
-from turnwise_server.chat.messages import Message, normalise
+from turnwise_server.chat.messages import Conversation, Message, normalise
 from turnwise_server.chat.template import ChatTemplate
-from turnwise_server.chat.token_text import token_bytes
+from turnwise_server.chat.token_text import longest_token_bytes, token_bytes
 from turnwise_server.chat.turn import PreparedTurn, Turn, TurnRequest, seed_of_choice
 from turnwise_server.engine.base import Engine, EngineInfo, Generation, GenerationRequest, SamplingParams
 from turnwise_server.errors import RequestError
@@ -53,6 +53,8 @@ class ChatModel:
         # Encoding with and without control tokens is a mode of the tokenizer, so two threads must not share a moment.
         self._tokenizer_lock = threading.Lock()
         self._content_tokens = lru_cache(maxsize=4096)(self._count_tokens)
+        self._longest_token = longest_token_bytes(tokenizer)
+        self._counts = context.TokenCounts(self._template.render, self._turn_tokens, self._least_tokens)
         self.context_length = info.context_length
         self.vocab_size = info.vocab_size
         self.default_max_tokens = min(MAX_DEFAULT_TOKENS, info.context_length)
@@ -82,13 +84,8 @@ class ChatModel:
         wanted = self.default_max_tokens if request.max_tokens is None else request.max_tokens
         conversation = normalise(request.messages, keep_names=self._template.traits.writes_names)
         with self._tokenizer_lock:
-            fit = context.fit(
-                conversation,
-                context.Window(self.context_length, wanted),
-                truncate=request.truncation == "auto",
-                render=self._template.render,
-                turn_tokens=self._turn_tokens,
-            )
+            window = context.Window(self.context_length, wanted)
+            fit = context.fit(conversation, window, self._counts, truncate=request.truncation == "auto")
         room = self.context_length - len(fit.prompt_ids)
         return PreparedTurn(
             id=request.id,
@@ -154,6 +151,13 @@ class ChatModel:
 
     def _turn_tokens(self, turn: Message) -> int:
         return self._content_tokens(turn.content) + _TURN_OVERHEAD
+
+    def _least_tokens(self, conversation: Conversation) -> int:
+        """What no tokenisation can fall below, at a fraction of its cost: megabytes are refused in milliseconds."""
+        if self._longest_token is None:
+            return 0
+        texts = (conversation.system or "", *(turn.content for turn in conversation.turns))
+        return sum(-(-len(text.strip().encode()) // self._longest_token) for text in texts)
 
     def _count_tokens(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))

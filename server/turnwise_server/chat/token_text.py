@@ -46,6 +46,13 @@ def token_bytes(tokenizer: PreTrainedTokenizerFast) -> TokenBytes:
     return added
 
 
+def longest_token_bytes(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """Return a length in bytes that no token exceeds; None where normalising may shorten the text beforehand."""
+    if tokenizer.backend_tokenizer.normalizer is not None:
+        return None
+    return max(len(token.encode()) for token in tokenizer.get_vocab())
+
+
 def byte_level_alphabet() -> dict[str, int]:
     """Map GPT-2's printable stand-ins to the bytes they mean (GPT-2's `bytes_to_unicode`, inverted)."""
     printable = [

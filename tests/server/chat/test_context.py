@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnwise_server.chat.context import Fit, Window, fit, split_exchanges
+from turnwise_server.chat.context import Fit, TokenCounts, Window, fit, split_exchanges
 from turnwise_server.chat.messages import Conversation, Message
 from turnwise_server.errors import ContextLengthError
 
@@ -25,11 +25,18 @@ def turn_tokens(turn: Message) -> int:
     return len(turn.content) + 3
 
 
+def at_least(conversation: Conversation) -> int:
+    return sum(len(turn.content) for turn in conversation.turns)
+
+
+COUNTS = TokenCounts(render, turn_tokens, at_least)
+
+
 def fitted(
     conversation: Conversation, context_length: int, max_tokens: int = 8, *, truncate: bool = True
 ) -> Fit:
     window = Window(context_length, max_tokens)
-    return fit(conversation, window, truncate=truncate, render=render, turn_tokens=turn_tokens)
+    return fit(conversation, window, COUNTS, truncate=truncate)
 
 
 def dialogue(exchanges: int, *, words: str = "abcdefg") -> Conversation:
@@ -59,7 +66,7 @@ def test_the_kept_prompt_fits_and_keeps_the_ends(
     if len(render(last)) > context - 1:
         with pytest.raises(ContextLengthError) as caught:
             fitted(conversation, context, max_tokens)
-        assert caught.value.prompt_tokens == len(render(last))
+        assert context - 1 < caught.value.prompt_tokens <= len(render(last))
         return
     result = fitted(conversation, context, max_tokens)
     kept = result.conversation
@@ -114,15 +121,24 @@ def test_a_last_message_that_leaves_little_room_is_still_served() -> None:
 
 
 def test_a_last_message_that_cannot_fit_is_refused_with_both_numbers() -> None:
-    conversation = Conversation(
-        "s", (Message("user", "a"), Message("assistant", "b"), Message("user", "x" * 200))
-    )
+    turns = (Message("user", "a"), Message("assistant", "b"), Message("user", "x" * 95))
     with pytest.raises(ContextLengthError) as caught:
-        fitted(conversation, 100)
-    assert (caught.value.context_length, caught.value.prompt_tokens) == (100, 207)
+        fitted(Conversation("s", turns), 100)
+    assert (caught.value.context_length, caught.value.prompt_tokens) == (100, 102)
     assert caught.value.code == "context_length_exceeded"
-    assert "100" in caught.value.message
-    assert "207" in caught.value.message
+    assert "100 tokens" in caught.value.message
+    assert "resulted in 102 tokens" in caught.value.message
+
+
+@pytest.mark.parametrize("truncate", [True, False])
+def test_a_hopeless_message_is_refused_without_being_tokenised(truncate: bool) -> None:
+    def never(_: object) -> tuple[int, ...]:
+        raise AssertionError("tokenised")
+
+    conversation = Conversation(None, (Message("user", "x" * 1_000_000),))
+    counts = TokenCounts(never, lambda turn: len(never(turn)), at_least)
+    with pytest.raises(ContextLengthError, match="at least 1000000 tokens"):
+        fit(conversation, Window(100, 10), counts, truncate=truncate)
 
 
 def test_disabled_truncation_refuses_instead_of_dropping() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -181,6 +182,19 @@ async def test_long_histories_are_truncated_or_refused_as_asked() -> None:
     assert prepared.prompt_tokens < 128
     with pytest.raises(ContextLengthError):
         model.prepare(TurnRequest("r", history, truncation="disabled"))
+
+
+@pytest.mark.parametrize("text", ["x", "hello world, ", "日本🎉 ", "\n", "<|im_end|>"])
+@pytest.mark.parametrize("truncation", ["auto", "disabled"])
+async def test_the_bound_that_refuses_early_never_refuses_what_fits(
+    text: str, truncation: Literal["auto", "disabled"]
+) -> None:
+    model, _ = await chat_model(context_length=512)
+    for repeats in range(1, 600, 37):
+        messages = (ClientMessage("user", text * repeats),)
+        tokens = len(encode(text * repeats)) + 24  # what the template writes around it, at most
+        if tokens < 512:
+            assert model.prepare(TurnRequest("r", messages, truncation=truncation)).prompt_tokens <= tokens
 
 
 async def test_a_bias_for_no_token_is_refused() -> None:
