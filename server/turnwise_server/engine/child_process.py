@@ -18,7 +18,14 @@ from turnwise_server.engine.updates import StepUpdate
 from turnwise_server.errors import CheckpointError, ConfigurationError, EngineDeadError, TurnwiseError
 
 _EXIT_TIMEOUT_S = 5.0
-_ENVIRONMENT = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+_ENVIRONMENT = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Threads that wait for each other spin for long by default, and so starve whatever else runs, the server's own
+    # process first. On busy cores this was measured 5 to 8 times faster, on idle ones 5-15% slower.
+    "GOMP_SPINCOUNT": "1000",
+}
+"""What the engine process is started with, unless the environment says otherwise."""
 
 
 class ChildProcess(asyncio.Protocol):
@@ -51,7 +58,7 @@ class ChildProcess(asyncio.Protocol):
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=os.environ | _ENVIRONMENT,
+                env=_ENVIRONMENT | os.environ,
             )
         try:
             await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)

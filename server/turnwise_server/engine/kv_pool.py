@@ -23,7 +23,7 @@ _BATCH_STEPS = (1, 2, 4, 8, 16, 24, 32)
 
 
 class KVPool:
-    """Memory for running and finished sequences: at most `budget` tokens, of which finished ones get a third."""
+    """Memory for running and finished sequences: at most `budget` tokens, of which finished ones get a quarter."""
 
     def __init__(self, form: KVFormat, budget: int) -> None:
         self._form = form
@@ -124,7 +124,7 @@ class KVPool:
 
     def _keep_budget(self) -> None:
         running = self.batch.size + self._prefill_size()
-        self._finished.shrink(min(self._budget // 3, self._budget - running))
+        self._finished.shrink(min(self._budget // 4, self._budget - running))
 
 
 def batch_rows(sequences: int) -> int:

@@ -135,7 +135,7 @@ def test_choices_of_one_prompt_compute_it_once(driver: Driver) -> None:
 
 
 def test_old_rows_make_room_and_results_stay_the_same(llama_dir: Path) -> None:
-    # 1 MiB holds 2,048 tokens; finished rows may take a third of them, five rows of 128.
+    # 1 MiB holds 2,048 tokens; finished rows may take a quarter of them, four rows of 128.
     driver = new_driver(llama_dir, kv_memory_mb=1)
     prompts = [random_prompt(100, seed) for seed in range(8)]
     replies = [driver.run(prompt) for prompt in prompts]
