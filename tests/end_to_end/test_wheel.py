@@ -15,15 +15,27 @@ from support.live_server import LiveServer, free_port, stop, wait_until
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+def build(folder: Path, *options: str) -> Path:
+    command = [sys.executable, "-m", "build", *options, "--no-isolation", "--outdir", str(folder), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True)
     return next(folder.glob("*.whl"))
 
 
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel as `python -m build` makes it: from the source archive, where links are no more."""
+    return build(tmp_path_factory.mktemp("wheel"))
+
+
 def test_the_wheel_carries_the_three_packages_and_the_starter(wheel: Path) -> None:
+    assert_complete(wheel)
+
+
+def test_a_wheel_built_straight_from_the_checkout_is_as_complete(tmp_path: Path) -> None:
+    assert_complete(build(tmp_path, "--wheel"))
+
+
+def assert_complete(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for package in ("turnwise_server", "turnwise_training", "turnwise_client"):
         assert f"{package}/__init__.py" in names
