@@ -8,8 +8,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from turnwise_training.batches import Rows, pack, stream_rows
 from turnwise_training.chat import Encoded
 from turnwise_training.config import ModelShape
+from turnwise_training.lm_loss import IGNORED, token_nll
 from turnwise_training.loop import accumulate
-from turnwise_training.models import IGNORED, new_model, token_nll
+from turnwise_training.models import new_model
 
 SHAPE = ModelShape(hidden_size=32, layers=2, heads=2, kv_heads=1, intermediate_size=48, context_length=128)
 

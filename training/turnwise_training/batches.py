@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from turnwise_training.chat import Encoded
-from turnwise_training.models import IGNORED
+from turnwise_training.lm_loss import IGNORED
 
 OPEN_ROWS = 64
 """How many unfilled rows packing looks back on; enough to fill rows to about 98%."""

@@ -8,7 +8,7 @@ from transformers import LlamaForCausalLM
 from turnwise_training.batches import pack
 from turnwise_training.chat import Encoded, Encoder
 from turnwise_training.data import Row
-from turnwise_training.models import token_nll
+from turnwise_training.lm_loss import token_nll
 
 ROW_TOKENS = 1024
 """Longer rows are cut here: a sample of each source is what is wanted."""

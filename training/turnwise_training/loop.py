@@ -8,7 +8,7 @@ from transformers import LlamaForCausalLM
 
 from turnwise_training.batches import Rows
 from turnwise_training.config import PretrainConfig, SFTConfig
-from turnwise_training.models import Loss, loss_function
+from turnwise_training.lm_loss import Loss, loss_function
 from turnwise_training.optimizers import Optimizers, rate_share
 from turnwise_training.run import Progress, Run
 
