@@ -5,6 +5,8 @@ every sampled token, the end token included, and 0 after it. Sums are left unnor
 count of the whole minibatch over all ranks, so that micro-batches never change a result.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -19,10 +21,9 @@ def chosen_log_probs(logits: Tensor, tokens: Tensor, *, temperature: float) -> T
 
 def entropy(logits: Tensor, *, temperature: float) -> Tensor:
     """Return the entropy [B, T] of the sampling distribution, in nats."""
-    logs = functional.log_softmax(
-        logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature, -1
-    )
-    return -(logs.exp() * logs).sum(-1)
+    scaled = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    nats: Tensor = torch.special.entr(functional.softmax(scaled, -1)).sum(-1)
+    return nats
 
 
 def ranking_loss(scores: Tensor, ranks: Tensor, *, margin: float = 0.0) -> Tensor:
@@ -58,7 +59,7 @@ def last_acted(acted: Tensor) -> Tensor:
 
 def token_rewards(scores: Tensor, logp: Tensor, ref: Tensor, acted: Tensor, *, beta: float) -> Tensor:
     """Return rewards [B, T]: -beta * k1 on every acted token, and the score [B] on the last acted one."""
-    penalty = -beta * kl_k1(logp, ref) * acted
+    penalty = torch.where(acted.bool(), -beta * kl_k1(logp, ref), 0.0)
     return penalty.scatter_add(1, last_acted(acted)[:, None], scores.to(penalty.dtype)[:, None])
 
 
@@ -124,4 +125,5 @@ def adapted_beta(beta: float, *, kl: float, target: float, episodes: int, horizo
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
     """Return 1 - var(returns - values) / var(returns) over `mask`; NaN where returns do not vary."""
     kept, wanted = values[mask.bool()], returns[mask.bool()]
-    return float(1 - (wanted - kept).var(correction=0) / wanted.var(correction=0))
+    variance = float(wanted.var(correction=0))
+    return 1 - float((wanted - kept).var(correction=0)) / variance if variance > 0 else math.nan
