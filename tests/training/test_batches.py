@@ -9,8 +9,9 @@ from turnwise_training.batches import Rows, pack, stream_rows
 from turnwise_training.chat import Encoded
 from turnwise_training.config import ModelShape
 from turnwise_training.lm_loss import IGNORED, token_nll
-from turnwise_training.loop import accumulate
+from turnwise_training.loop import accumulate, row_batch, row_loss
 from turnwise_training.models import new_model
+from turnwise_training.parallel import Parallel
 
 SHAPE = ModelShape(hidden_size=32, layers=2, heads=2, kv_heads=1, intermediate_size=48, context_length=128)
 
@@ -30,6 +31,11 @@ def ragged(count: int = 9) -> list[Encoded]:
         trained = (torch.rand(length, generator=generator) < 0.6).tolist()
         items.append(Encoded(ids, [*trained[:-1], True]))
     return items
+
+
+def accumulated(model: LlamaForCausalLM, rows: Rows, *, micro_tokens: int) -> float:
+    loss = row_loss(model, compile=False, precision="float32")
+    return accumulate(loss, row_batch(rows, micro_tokens=micro_tokens), Parallel())
 
 
 def gradients(model: LlamaForCausalLM) -> list[Tensor]:
@@ -87,9 +93,9 @@ def test_a_plain_row_scores_as_transformers_scores_it(model: LlamaForCausalLM) -
 @pytest.mark.parametrize("micro_tokens", [32, 64, 96])
 def test_the_size_of_micro_batches_changes_nothing(model: LlamaForCausalLM, micro_tokens: int) -> None:
     packed = pack(ragged(12), seq_len=32, pad_id=1)
-    whole = accumulate(model, token_nll, packed, micro_tokens=10_000)
+    whole = accumulated(model, packed, micro_tokens=10_000)
     expected = gradients(model)
-    split = accumulate(model, token_nll, packed, micro_tokens=micro_tokens)
+    split = accumulated(model, packed, micro_tokens=micro_tokens)
     assert split == pytest.approx(whole, rel=1e-6)
     for left, right in zip(gradients(model), expected, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-8)
@@ -97,6 +103,6 @@ def test_the_size_of_micro_batches_changes_nothing(model: LlamaForCausalLM, micr
 
 def test_the_loss_of_a_batch_is_the_mean_over_its_trained_tokens(model: LlamaForCausalLM) -> None:
     packed = pack(ragged(5), seq_len=32, pad_id=1)
-    value = accumulate(model, token_nll, packed, micro_tokens=64)
+    value = accumulated(model, packed, micro_tokens=64)
     total = token_nll(model, packed.ids, packed.labels, packed.positions).item()
     assert value == pytest.approx(total / int((packed.labels != IGNORED).sum()), rel=1e-6)

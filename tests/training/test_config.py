@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from turnwise_training.config import Phase, PretrainConfig, SFTConfig, as_json, load_config
+from turnwise_training.config import Phase, PretrainConfig, SFTConfig
 from turnwise_training.errors import ConfigurationError
+from turnwise_training.recipe import as_json, load_config
 
 RECIPES = Path(__file__).parents[2] / "training/recipes"
 

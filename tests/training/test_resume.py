@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 import torch
 
-from turnwise_training.config import PretrainConfig, SFTConfig, load_config
+from turnwise_training.config import PretrainConfig, SFTConfig
 from turnwise_training.errors import RunError
 from turnwise_training.optimizers import Optimizers
+from turnwise_training.parallel import Parallel
 from turnwise_training.pretrain import run_pretrain
+from turnwise_training.recipe import load_config
 from turnwise_training.run import Run
 from turnwise_training.sft import run_sft
 
@@ -130,7 +132,7 @@ def test_a_killed_process_resumes_to_the_same_weights(tmp_path: Path, pretrain_r
 
 
 def new_run(folder: Path) -> Run:
-    return Run(folder, {"name": "x"})
+    return Run(folder, {"name": "x"}, Parallel())
 
 
 def test_a_process_killed_inside_a_save_leaves_the_step_before_it(tmp_path: Path) -> None:
@@ -249,4 +251,4 @@ def test_only_the_newest_steps_are_kept(tmp_path: Path) -> None:
 def test_a_run_refuses_another_configuration(tmp_path: Path) -> None:
     new_run(tmp_path)
     with pytest.raises(RunError, match="another configuration"):
-        Run(tmp_path, {"name": "y"})
+        Run(tmp_path, {"name": "y"}, Parallel())

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from turnwise_training.chat import Encoder, load_tokenizer
-from turnwise_training.config import PretrainConfig, SFTConfig, TokenizerConfig, load_config
+from turnwise_training.config import PretrainConfig, SFTConfig, TokenizerConfig
 from turnwise_training.errors import ConfigurationError, DataError, RunError
 from turnwise_training.pretrain import describe, plan, run_pretrain
+from turnwise_training.recipe import load_config
 from turnwise_training.sft import make_plan, run_sft
 from turnwise_training.tokenizer import run_tokenizer
 

@@ -29,6 +29,11 @@ class Rows:
         positions = None if self.positions is None else self.positions[index]
         return Rows(self.ids[index], self.labels[index], positions)
 
+    def to(self, device: torch.device) -> "Rows":
+        """Return the rows on a device."""
+        positions = None if self.positions is None else self.positions.to(device)
+        return Rows(self.ids.to(device), self.labels.to(device), positions)
+
     @property
     def trained_tokens(self) -> int:
         """The number of tokens the loss is taken on."""

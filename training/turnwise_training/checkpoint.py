@@ -11,9 +11,10 @@ import transformers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from turnwise_training.card import RECORD, write_card
-from turnwise_training.config import PretrainConfig, SFTConfig, as_json
+from turnwise_training.config import StageConfig
 from turnwise_training.data import source_path
 from turnwise_training.models import generation_config
+from turnwise_training.recipe import as_json
 from turnwise_training.run import file_sha256, write_durably
 
 FORMAT_VERSION = 1
@@ -26,7 +27,7 @@ def export_checkpoint(
     folder: Path,
     *,
     stage: str,
-    config: PretrainConfig | SFTConfig,
+    config: StageConfig,
     sources: Iterable[str],
     steps: int,
     held_out: dict[str, dict[str, float]],

@@ -12,10 +12,9 @@ from turnwise_training.config import (
     SFTConfig,
     StageConfig,
     TokenizerConfig,
-    as_json,
-    load_config,
 )
 from turnwise_training.errors import TrainingError
+from turnwise_training.recipe import as_json, load_config
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a dialogue model, stage by stage.")
 

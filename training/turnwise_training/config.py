@@ -1,18 +1,11 @@
-"""The frozen configuration of each stage: defaults, then a recipe file, then key=value from the command line."""
+"""The settings of each stage and their defaults; what a recipe file may say. Reading one is recipe.py's work."""
 
-import dataclasses
-import difflib
-import typing
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
-
-from turnwise_training.errors import ConfigurationError
+from typing import Literal
 
 Mix = dict[str, float]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -38,11 +31,28 @@ class Optimization:
     """Peak rate of Muon; 0 trains everything with AdamW."""
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
     grad_clip: float = 1.0
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the rate falls after the warmup: linearly over the last `decay_share`, along a cosine, or not at all."""
     warmup_share: float = 0.02
+    warmup_steps: int = 0
+    """Steps of warmup, from 1/`warmup_steps` of the peak; 0 takes `warmup_share` of all steps instead."""
     decay_share: float = 0.3
-    """The rate falls linearly to `final_share` of the peak over this last share of the steps."""
+    """A linear schedule falls to `final_share` of the peak over this last share of the steps."""
     final_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters in place of training every weight (arXiv 2106.09685)."""
+
+    rank: int = 16
+    alpha: int = 32
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear modules that get an adapter."""
+    quantize: Literal["none", "nf4"] = "none"
+    """nf4 holds the base in 4 bits (QLoRA, arXiv 2305.14314); it needs bitsandbytes and a GPU."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ class PretrainConfig:
     seed: int = 1
     save_every: int = 200
     compile: bool = True
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Precision = "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,12 @@ class SFTConfig:
     rows: dict[str, int]
     """Rows taken of each source an epoch; a source that ends begins again. Running text is trained whole."""
     epochs: int = 2
+    select: Literal["last", "loss", "reward"] = "last"
+    """Which epoch's weights are kept: the last, the one of least held-out loss, or of the best mean reward."""
+    reward_model: Path | None = None
+    """The judge of `select: reward`: it scores replies sampled to held-out prompts."""
     optimization: Optimization = Optimization(learning_rate=5e-4, muon_learning_rate=0.005, decay_share=0.9)
+    lora: Lora | None = None
     data: Path = Path("../shared/data/permissive")
     runs: Path = Path("runs")
     seq_len: int = 512
@@ -119,102 +134,152 @@ class SFTConfig:
     seed: int = 1
     save_every: int = 50
     compile: bool = True
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Precision = "bfloat16"
 
 
-StageConfig = TokenizerConfig | PretrainConfig | SFTConfig
-AnyConfig = typing.TypeVar("AnyConfig", bound=StageConfig)
+@dataclass(frozen=True)
+class RewardConfig:
+    """`turnwise-train reward`."""
+
+    name: str
+    model: Path
+    """The fine-tuned checkpoint whose output layer is replaced by a scalar head."""
+    output: Path
+    rankings: dict[str, int]
+    """Prompts taken of each source of rankings or comparisons, at most; nothing is repeated within an epoch."""
+    demonstrations: dict[str, int] = field(default_factory=dict)
+    """Conversations of each source whose last replies shall score 0 on average."""
+    fold: tuple[int, int] = (0, 1)
+    """(i, n): train on the i-th of n disjoint parts of the prompts, so that reward models can judge each other."""
+    epochs: int = 1
+    batch: int = 64
+    """Prompts an optimizer step; all completions of a prompt stay together."""
+    max_tokens: int = 1024
+    """Rankings with a longer prompt and completion are dropped and counted."""
+    micro_tokens: int = 8192
+    margin: float = 0.0
+    optimization: Optimization = Optimization(
+        learning_rate=9e-6, muon_learning_rate=0.0, weight_decay=0.0, schedule="cosine", final_share=0.1
+    )
+    lora: Lora | None = None
+    data: Path = Path("../shared/data/permissive")
+    runs: Path = Path("runs")
+    seed: int = 1
+    save_every: int = 50
+    precision: Precision = "bfloat16"
 
 
-def load_config(kind: type[AnyConfig], recipe: Path, overrides: Sequence[str]) -> AnyConfig:
-    """Return the configuration of a recipe file with `key=value` overrides (`optimization.grad_clip=0.5`).
+@dataclass(frozen=True)
+class RewardTerm:
+    """One term of the reward; the sum is weighted."""
 
-    Raises ConfigurationError for an unknown key (naming the nearest), a missing key or a value of the wrong type.
-    """
-    try:
-        values = yaml.safe_load(recipe.read_text())
-    except FileNotFoundError:
-        raise ConfigurationError(f"no recipe at {recipe}") from None
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{recipe} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigurationError(f"{recipe}: expected keys and values at the top")
-    for override in overrides:
-        _override(values, override)
-    return typing.cast("AnyConfig", _build(kind, values, ""))
+    kind: Literal["model", "callable", "http", "principles"]
+    source: str
+    """A reward-model directory, `module:callable`, a URL, or a policy file whose principles the judge applies."""
+    weight: float = 1.0
+    judge: str = ""
+    """The URL of the OpenAI-compatible server whose model judges by the principles."""
 
 
-def _override(values: dict[str, object], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals:
-        raise ConfigurationError(f"{override!r} is no override; write key=value")
-    *parents, key = path.split(".")
-    target = values
-    for parent in parents:
-        child = target.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise ConfigurationError(f"{override!r}: {parent!r} holds no keys")
-        target = child
-    target[key] = yaml.safe_load(text)
+@dataclass(frozen=True)
+class AdaptiveKL:
+    """A KL coefficient that follows a target (arXiv 1909.08593)."""
+
+    target: float = 6.0
+    """Nats an answer."""
+    horizon: int = 10000
+    """Episodes."""
 
 
-def _build(kind: type[object], values: object, where: str) -> object:
-    """Return dataclass `kind` built from a mapping; `where` is the dotted path so far."""
-    if not isinstance(values, dict):
-        raise ConfigurationError(f"{where.rstrip('.')!r} must hold keys and values, not {values!r}")
-    fields = {f.name: f for f in dataclasses.fields(typing.cast("type[typing.Any]", kind))}
-    for key in values:
-        if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.0)
-            raise ConfigurationError(f"unknown key {where + str(key)!r}; did you mean {where + near[0]!r}?")
-    for name, spec in fields.items():
-        required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise ConfigurationError(f"missing key {where + name!r}")
-    hints = typing.get_type_hints(kind)
-    return kind(**{key: _convert(hints[key], value, where + key) for key, value in values.items()})
+@dataclass(frozen=True)
+class Ptx:
+    """The pretraining mix of PPO-ptx (arXiv 2203.02155, section 3.5)."""
+
+    mix: Mix
+    coef: float = 1.0
+    """Weight of the gradient of the mean NLL a token; the paper's 27.8 is tied to a normalisation it does not give."""
+    rows: int = 64
+    """Rows of text a minibatch."""
+    seq_len: int = 256
 
 
-def _convert(hint: object, value: object, where: str) -> object:
-    """Return `value` as type `hint`, or raise ConfigurationError naming the key."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast("type[object]", hint), value, where + ".")
-    if origin is dict and isinstance(value, Mapping):
-        return {str(key): _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if origin is tuple and isinstance(value, list):
-        kinds = [arguments[0]] * len(value) if arguments[1] is Ellipsis else list(arguments)
-        if len(kinds) == len(value):
-            return tuple(
-                _convert(k, item, f"{where}[{i}]")
-                for i, (k, item) in enumerate(zip(kinds, value, strict=True))
-            )
-    if origin is Literal and value in arguments:
-        return value
-    return _convert_scalar(hint, value, where)
+@dataclass(frozen=True)
+class EngineSettings:
+    """What samples the rollouts."""
+
+    kind: Literal["transformers", "vllm"] = "transformers"
+    batch: int = 64
+    """Answers sampled at once; memory and speed only."""
+    url: str = ""
+    """The server of an engine outside this process."""
 
 
-def _convert_scalar(hint: Any, value: object, where: str) -> object:
-    if hint is bool and isinstance(value, bool):
-        return value
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if hint is str and isinstance(value, str):
-        return value
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    wanted = hint.__name__ if hint in (bool, int, float, str, Path) else str(hint)
-    raise ConfigurationError(f"{where!r} must be {wanted}, not {value!r}")
+@dataclass(frozen=True)
+class PPOConfig:
+    """`turnwise-train ppo`. Defaults are InstructGPT's where the paper prints one."""
+
+    name: str
+    model: Path
+    """The fine-tuned checkpoint: where the policy starts, and the reference."""
+    output: Path
+    prompts: dict[str, int]
+    """Prompts taken of each source at most; of conversations, the last turn that a reply follows."""
+    rewards: tuple[RewardTerm, ...]
+    value_model: Path | None = None
+    """The reward model the value function starts from; without one it starts from the policy with a zero head."""
+    held_out_reward: Path | None = None
+    """A reward model that is watched and never trained on."""
+    iterations: int = 500
+    batch: int = 512
+    """Rollouts an iteration."""
+    minibatch: int = 64
+    """Rollouts an optimizer step."""
+    micro: int = 16
+    """Rollouts a forward pass: memory only, never changes the result."""
+    inner_epochs: int = 1
+    max_prompt_tokens: int = 512
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    beta: float = 0.02
+    adaptive_kl: AdaptiveKL | None = None
+    gamma: float = 1.0
+    lam: float = 0.95
+    clip: float = 0.2
+    value_clip: float = 0.2
+    value_coef: float = 0.1
+    missing_eos_penalty: float = 1.0
+    """Taken off the score of an answer that reached `max_new_tokens` without ending."""
+    ema: float = 0.992
+    """Decay a step of the averaged weights that are exported; 0 exports the last ones."""
+    ptx: Ptx | None = None
+    kl_max: float = 50.0
+    """Mean KL an answer, in nats, at which the run stops."""
+    policy: Optimization = Optimization(
+        learning_rate=5e-6,
+        muon_learning_rate=0.0,
+        weight_decay=0.0,
+        eps=1e-5,
+        schedule="constant",
+        warmup_steps=10,
+    )
+    value: Optimization = Optimization(
+        learning_rate=9e-6,
+        muon_learning_rate=0.0,
+        weight_decay=0.0,
+        eps=1e-5,
+        schedule="constant",
+        warmup_steps=10,
+    )
+    engine: EngineSettings = EngineSettings()
+    lora: Lora | None = None
+    data: Path = Path("../shared/data/permissive")
+    runs: Path = Path("runs")
+    show_every: int = 10
+    """Iterations between the fixed prompts' answers in the log."""
+    eval_tokens: int = 8192
+    seed: int = 1
+    save_every: int = 10
+    precision: Precision = "bfloat16"
 
 
-def as_json(value: object) -> object:
-    """Return a configuration as plain JSON values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: as_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: as_json(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [as_json(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+StageConfig = TokenizerConfig | PretrainConfig | SFTConfig | RewardConfig | PPOConfig

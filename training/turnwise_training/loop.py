@@ -1,65 +1,125 @@
-"""The step every stage shares: exact accumulation over micro-batches, one update, one log line."""
+"""The step every stage shares: exact accumulation over micro-batches, one update, one log line, one saved state."""
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
-import torch
-from transformers import LlamaForCausalLM
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from turnwise_training.batches import Rows
-from turnwise_training.config import PretrainConfig, SFTConfig
-from turnwise_training.lm_loss import Loss, loss_function
+from turnwise_training.config import Optimization
+from turnwise_training.lm_loss import loss_function
 from turnwise_training.optimizers import Optimizers, rate_share
-from turnwise_training.run import Progress, Run
+from turnwise_training.parallel import Parallel
+from turnwise_training.progress import Progress
+from turnwise_training.run import Run
+
+M = TypeVar("M")
 
 
-def accumulate(model: LlamaForCausalLM, loss: Loss, batch: Rows, *, micro_tokens: int) -> float:
-    """Add the gradient of the mean loss over the batch's trained tokens to the weights; return that loss in nats.
+class Part(Protocol):
+    """Something whose state a run saves and resumes."""
 
-    The sum over a micro-batch is divided by the whole batch's count, so the split never changes the result.
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Batch(Generic[M]):
+    """What one optimizer step trains on, whole on every process."""
+
+    micros: Sequence[M]
+    count: float
+    """What the summed loss is divided by: trained tokens or prompts of the whole batch."""
+    tokens: int
+    """Tokens read, for the speed shown."""
+    facts: dict[str, object] = field(default_factory=dict)
+    """Goes into the log line."""
+
+
+def accumulate(loss: Callable[[M], Tensor], batch: Batch[M], parallel: Parallel) -> float:
+    """Add the gradient of the batch's summed loss over its count to the weights; return that mean loss.
+
+    A micro-batch is weighed by the whole batch's count, so the split never changes the result.
     """
-    micro_rows = max(1, micro_tokens // batch.ids.shape[1])
-    count = batch.trained_tokens
     total = 0.0
-    for start in range(0, len(batch), micro_rows):
-        micro = batch.take(slice(start, start + micro_rows))
-        nll = loss(model, micro.ids, micro.labels, micro.positions) / count
-        nll.backward()  # type: ignore[no-untyped-call]
-        total += nll.item()
-    return total
+    for micro, weight in parallel.share(batch.micros):
+        value = loss(micro) * (weight / batch.count)
+        value.backward()  # type: ignore[no-untyped-call]
+        total += value.item()
+    return parallel.sum(total)
+
+
+def update(
+    model: nn.Module, optimizers: Optimizers, parallel: Parallel, *, share: float, clip: float
+) -> float:
+    """Sum the gradients over the processes, clip them and step once; return the norm before clipping."""
+    parallel.sum_gradients(model.parameters())
+    norm = parallel.clip_gradients(model.parameters(), clip)
+    optimizers.step(share)
+    return norm
 
 
 def train(
-    model: LlamaForCausalLM,
-    batches: Iterator[Rows],
+    model: nn.Module,
+    loss: Callable[[M], Tensor],
+    batches: Iterator[Batch[M]],
     run: Run,
+    parts: Mapping[str, Part],
     optimizers: Optimizers,
+    parallel: Parallel,
     *,
-    config: PretrainConfig | SFTConfig,
+    optimization: Optimization,
+    save_every: int,
     first_step: int,
     steps: int,
+    after_step: Callable[[int], dict[str, object]] = lambda step: {},  # noqa: ARG005
 ) -> None:
-    """Train from `first_step` to `steps`, one batch a step, saving the whole state as it goes."""
-    loss = loss_function(compile=config.compile, precision=config.precision)
-    progress = Progress(steps=steps, tokens_per_step=config.batch_tokens, stream=sys.stderr)
-    model.train()
+    """Train from `first_step` to `steps`, one batch a step, saving every part's state as it goes.
+
+    `after_step` is called with the number of steps done before they are logged and saved; what it returns joins the
+    log line.
+    """
+    progress = Progress(steps=steps)
     for step, batch in enumerate(batches, start=first_step):
-        value = accumulate(model, loss, batch, micro_tokens=config.micro_tokens)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimization.grad_clip).item()
-        share = rate_share(step, steps, config.optimization)
-        optimizers.step(share)
-        shape = list(batch.ids.shape)
-        run.log({"step": step + 1, "loss": value, "grad_norm": norm, "rate_share": share, "rows": shape})
-        progress.show(step + 1, value)
-        if (step + 1) % config.save_every == 0 or step + 1 == steps:
-            run.save(step + 1, {"model": model.state_dict(), "optimizers": optimizers.state_dict()})
+        value = accumulate(loss, batch, parallel)
+        share = rate_share(step, steps, optimization)
+        norm = update(model, optimizers, parallel, share=share, clip=optimization.grad_clip)
+        done = step + 1
+        line = {"step": done, "loss": value, "grad_norm": norm, "rate_share": share, **batch.facts}
+        run.log({**line, **after_step(done)})
+        if parallel.is_main:
+            progress.show(done, tokens=batch.tokens, loss=value)
+        if done % save_every == 0 or done == steps:
+            run.save(done, {name: part.state_dict() for name, part in parts.items()})
 
 
-def resume(run: Run, model: LlamaForCausalLM, optimizers: Optimizers) -> int:
-    """Load the run's newest whole step into the model and the optimizers; return how many steps are done."""
+def resume(run: Run, parts: Mapping[str, Part]) -> int:
+    """Load the run's newest whole step into every part; return how many steps are done."""
     state = run.load()
     if state is None:
         return 0
-    model.load_state_dict(state["model"])
-    optimizers.load_state_dict(state["optimizers"])
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
     return int(state["step"])
+
+
+def row_batch(rows: Rows, *, micro_tokens: int) -> Batch[Rows]:
+    """Return packed or running rows as a batch, `micro_tokens` a micro-batch, counted by trained tokens."""
+    size = max(1, micro_tokens // rows.ids.shape[1])
+    micros = [rows.take(slice(start, start + size)) for start in range(0, len(rows), size)]
+    return Batch(micros, rows.trained_tokens, rows.ids.numel(), {"rows": list(rows.ids.shape)})
+
+
+def row_loss(model: PreTrainedModel, *, compile: bool, precision: str) -> Callable[[Rows], Tensor]:  # noqa: A002
+    """Return the function from rows to their summed negative log-likelihood under the model, which is set to train."""
+    loss = loss_function(compile=compile, precision=precision)
+    model.train()
+
+    def rows_nll(rows: Rows) -> Tensor:
+        on = rows.to(model.device)
+        return loss(model, on.ids, on.labels, on.positions)
+
+    return rows_nll

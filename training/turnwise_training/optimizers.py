@@ -1,5 +1,6 @@
 """The two optimizers and the one schedule that drives them."""
 
+import math
 from typing import Any
 
 import torch
@@ -9,12 +10,16 @@ from turnwise_training.config import Optimization
 
 
 def rate_share(step: int, steps: int, settings: Optimization) -> float:
-    """Return the share of the peak rate at `step` of `steps`: a linear warmup, a plateau, a linear decay."""
-    warmup = max(1, round(settings.warmup_share * steps))
-    decay = max(1, round(settings.decay_share * steps))
+    """Return the share of the peak rate at `step` of `steps`: a linear warmup, then the schedule's fall."""
+    warmup = settings.warmup_steps or max(1, round(settings.warmup_share * steps))
     if step < warmup:
         return (step + 1) / warmup
-    left = min(1.0, (steps - step) / decay)
+    if settings.schedule == "constant":
+        return 1.0
+    if settings.schedule == "cosine":
+        left = (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
+    else:
+        left = min(1.0, (steps - step) / max(1, round(settings.decay_share * steps)))
     return settings.final_share + (1 - settings.final_share) * left
 
 
@@ -33,6 +38,7 @@ class Optimizers:
             ],
             lr=settings.learning_rate,
             betas=settings.betas,
+            eps=settings.eps,
         )
         # Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
         self._muon = (
@@ -68,9 +74,11 @@ def _split(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], li
     """Return the matrices inside layers, the embedding matrices, and the vectors (norms, biases)."""
     hidden, embedded, vectors = [], [], []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if parameter.ndim < 2:
             vectors.append(parameter)
-        elif ".layers." in name:
+        elif ".layers." in name or ".h." in name:
             hidden.append(parameter)
         else:
             embedded.append(parameter)

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from turnwise_training.batches import Rows
 from turnwise_training.chat import Encoder, load_tokenizer
 from turnwise_training.checkpoint import export_checkpoint
-from turnwise_training.config import Phase, PretrainConfig, as_json
+from turnwise_training.config import Phase, PretrainConfig
 from turnwise_training.data import Row, read_source, split_source
 from turnwise_training.errors import ConfigurationError
 from turnwise_training.evaluate import held_out_losses
-from turnwise_training.loop import resume, train
+from turnwise_training.loop import Part, resume, row_batch, row_loss, train
 from turnwise_training.mixture import mix_rows
 from turnwise_training.models import new_model
 from turnwise_training.optimizers import Optimizers
+from turnwise_training.parallel import Parallel
+from turnwise_training.recipe import as_json
 from turnwise_training.run import Run, refuse_finished
 
 
@@ -70,12 +72,26 @@ def run_pretrain(config: PretrainConfig, *, force: bool) -> None:
     tokenizer = load_tokenizer(config.tokenizer)
     encoder = Encoder(tokenizer)
     model = new_model(config.model, tokenizer, seed=config.seed)
+    parallel = Parallel()
+    parallel.place(model)
     optimizers = Optimizers(model, config.optimization)
-    run = Run(config.runs / config.name, as_json(config))
-    first_step = resume(run, model, optimizers)
+    run = Run(config.runs / config.name, as_json(config), parallel)
+    parts: dict[str, Part] = {"model": model, "optimizers": optimizers}
+    first_step = resume(run, parts)
     steps = plan(config)[-1].end
-    batches = _batches(config, encoder, first_step)
-    train(model, batches, run, optimizers, config=config, first_step=first_step, steps=steps)
+    train(
+        model,
+        row_loss(model, compile=config.compile, precision=config.precision),
+        (row_batch(rows, micro_tokens=config.micro_tokens) for rows in _batches(config, encoder, first_step)),
+        run,
+        parts,
+        optimizers,
+        parallel,
+        optimization=config.optimization,
+        save_every=config.save_every,
+        first_step=first_step,
+        steps=steps,
+    )
     sources = {name: _read_held_out(config, name) for mix in config.mixes.values() for name in mix}
     held_out = held_out_losses(model, encoder, sources, tokens=config.eval_tokens)
     export_checkpoint(

@@ -5,13 +5,13 @@ import json
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
 from turnwise_training.errors import RunError
+from turnwise_training.parallel import Parallel
 
 MANIFEST = "MANIFEST.json"
 STATE = "state.pt"
@@ -30,19 +30,22 @@ class Run:
     """One run's folder: config.json, log.jsonl and steps/00000120/ (state.pt, MANIFEST.json).
 
     A step is written beside its place, synced, and renamed once its manifest is whole, so that a process killed
-    at any moment leaves the newest whole step to go on from.
+    at any moment leaves the newest whole step to go on from. Of several processes the first one writes.
     """
 
-    def __init__(self, folder: Path, config: object) -> None:
+    def __init__(self, folder: Path, config: object, parallel: Parallel) -> None:
         """Open a run, new or begun; raises RunError if it was begun with another configuration."""
         self.folder = folder
+        self._parallel = parallel
         self._steps = folder / "steps"
-        self._steps.mkdir(parents=True, exist_ok=True)
-        for torn in self._steps.glob(".tmp-*"):
-            shutil.rmtree(torn)
-        self._check_config(config)
         self._log = folder / "log.jsonl"
-        self._log.touch()
+        if parallel.is_main:
+            self._steps.mkdir(parents=True, exist_ok=True)
+            for torn in self._steps.glob(".tmp-*"):
+                shutil.rmtree(torn)
+            self._check_config(config)
+            self._log.touch()
+        parallel.wait()
 
     def _check_config(self, config: object) -> None:
         path = self.folder / "config.json"
@@ -56,12 +59,22 @@ class Run:
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the state after `step` steps; raises RunError, with older steps kept, if the disk is full."""
-        state = {
-            **state,
-            "step": step,
-            "log_bytes": self._log.stat().st_size,
-            "torch_rng": torch.get_rng_state(),
-        }
+        random_states = self._parallel.gather(torch.get_rng_state())
+        problem: str | None = None
+        if self._parallel.is_main:
+            try:
+                self._write(step, {**state, "torch_rng": random_states})
+            except (OSError, RuntimeError) as error:
+                problem = str(error)
+        problem = self._parallel.gather(problem)[0]
+        if problem is not None:
+            raise RunError(
+                f"step {step} could not be saved ({problem}); earlier steps are kept: free disk space and run again"
+            )
+
+    def _write(self, step: int, state: dict[str, Any]) -> None:
+        """Write one step beside its place and rename it there when it is whole."""
+        state = {**state, "step": step, "log_bytes": self._log.stat().st_size}
         unfinished = self._steps / f".tmp-{step:08d}"
         try:
             self._require_space()
@@ -77,11 +90,9 @@ class Run:
             shutil.rmtree(self._steps / f"{step:08d}", ignore_errors=True)
             unfinished.rename(self._steps / f"{step:08d}")
             _sync_folder(self._steps)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError):
             shutil.rmtree(unfinished, ignore_errors=True)
-            raise RunError(
-                f"step {step} could not be saved ({error}); earlier steps are kept: free disk space and run again"
-            ) from error
+            raise
         for old in sorted(self._steps.glob("[0-9]*"))[:-KEPT_STEPS]:
             shutil.rmtree(old)
 
@@ -94,40 +105,29 @@ class Run:
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest whole state and cut the log back to it, or None for a new run."""
+        state = self._newest_whole()
+        if self._parallel.is_main:
+            os.truncate(self._log, state["log_bytes"] if state else 0)
+        if state is not None:
+            # A run that goes on with more processes than it had gives the new ones their own numbers anyway.
+            random_states = state["torch_rng"]
+            torch.set_rng_state(random_states[min(self._parallel.rank, len(random_states) - 1)])
+        self._parallel.wait()
+        return state
+
+    def _newest_whole(self) -> dict[str, Any] | None:
         for step in sorted(self._steps.glob("[0-9]*"), reverse=True):
             if _is_whole(step):
                 state: dict[str, Any] = torch.load(step / STATE, weights_only=True)
-                os.truncate(self._log, state["log_bytes"])
-                torch.set_rng_state(state["torch_rng"])
                 return state
             sys.stderr.write(f"{step} is damaged; trying the step before it\n")
-        os.truncate(self._log, 0)
         return None
 
     def log(self, line: dict[str, object]) -> None:
         """Append one line to log.jsonl; it holds nothing that differs between equal runs, such as times."""
-        with self._log.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-class Progress:
-    """One line that says how far a stage is and how long it will take."""
-
-    def __init__(self, *, steps: int, tokens_per_step: int, stream: TextIO) -> None:
-        self._steps = steps
-        self._tokens_per_step = tokens_per_step
-        self._stream = stream
-        self._recent: list[float] = [time.monotonic()]
-
-    def show(self, step: int, loss: float) -> None:
-        """Report that `step` steps are done."""
-        self._recent = [*self._recent[-20:], time.monotonic()]
-        pace = (self._recent[-1] - self._recent[0]) / (len(self._recent) - 1)
-        left = round(pace * (self._steps - step))
-        speed = f"{self._tokens_per_step / pace:,.0f} tokens/s"
-        line = f"step {step}/{self._steps}  loss {loss:.3f}  {speed}  {left // 60}m{left % 60:02d}s left"
-        self._stream.write(("\r\x1b[K" + line) if self._stream.isatty() else line + "\n")
-        self._stream.flush()
+        if self._parallel.is_main:
+            with self._log.open("a") as file:
+                file.write(json.dumps(line) + "\n")
 
 
 def _is_whole(step: Path) -> bool:

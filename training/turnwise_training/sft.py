@@ -11,13 +11,15 @@ import torch
 from turnwise_training.batches import Rows, pack
 from turnwise_training.chat import Encoded, Encoder, load_tokenizer
 from turnwise_training.checkpoint import export_checkpoint
-from turnwise_training.config import SFTConfig, as_json
+from turnwise_training.config import SFTConfig
 from turnwise_training.data import Row, Text, read_source, split_source
 from turnwise_training.errors import ConfigurationError, DataError
 from turnwise_training.evaluate import held_out_losses
-from turnwise_training.loop import resume, train
+from turnwise_training.loop import Part, resume, row_batch, row_loss, train
 from turnwise_training.models import load_model
 from turnwise_training.optimizers import Optimizers
+from turnwise_training.parallel import RANK_SEEDS, Parallel
+from turnwise_training.recipe import as_json
 from turnwise_training.run import Run, refuse_finished
 
 
@@ -109,10 +111,13 @@ def run_sft(config: SFTConfig, *, force: bool) -> None:
     tokenizer = load_tokenizer(config.model)
     encoder = Encoder(tokenizer)
     model = load_model(config.model)
-    torch.manual_seed(config.seed)
+    parallel = Parallel()
+    parallel.place(model)
+    torch.manual_seed(config.seed + parallel.rank * RANK_SEEDS)
     optimizers = Optimizers(model, config.optimization)
-    run = Run(config.runs / config.name, as_json(config))
-    first_step = resume(run, model, optimizers)
+    run = Run(config.runs / config.name, as_json(config), parallel)
+    parts: dict[str, Part] = {"model": model, "optimizers": optimizers}
+    first_step = resume(run, parts)
     plan = make_plan(config, encoder)
     if plan.steps_per_epoch == 0:
         raise ConfigurationError(
@@ -124,7 +129,19 @@ def run_sft(config: SFTConfig, *, force: bool) -> None:
             f"{plan.dropped} conversations are over {config.long_seq_len} tokens and are left out\n"
         )
     batches = islice(plan.batches(epochs=config.epochs, seed=config.seed), first_step, None)
-    train(model, batches, run, optimizers, config=config, first_step=first_step, steps=steps)
+    train(
+        model,
+        row_loss(model, compile=config.compile, precision=config.precision),
+        (row_batch(rows, micro_tokens=config.micro_tokens) for rows in batches),
+        run,
+        parts,
+        optimizers,
+        parallel,
+        optimization=config.optimization,
+        save_every=config.save_every,
+        first_step=first_step,
+        steps=steps,
+    )
     rows = {name: _read(config, name)[1] for name in config.rows}
     held_out = held_out_losses(model, encoder, rows, tokens=config.eval_tokens)
     export_checkpoint(
