@@ -1,12 +1,27 @@
-"""Builds and loads the language model; its loss is in lm_loss.py, the loops are in the stages."""
+"""Builds, loads and runs the four models of the ladder: policy, reference, reward and value.
 
+Any Hugging Face causal language model serves as the policy. Scores come from a sequence classifier with one label,
+whose `reward_scale` and `reward_bias` (config.json) make its output a score.
+"""
+
+import copy
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from turnwise_training.chat import END_OF_TEXT, PAD, TURN_END
 from turnwise_training.config import ModelShape
+from turnwise_training.errors import ConfigurationError
 
 
 def new_model(shape: ModelShape, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> LlamaForCausalLM:
@@ -32,11 +47,6 @@ def new_model(shape: ModelShape, tokenizer: PreTrainedTokenizerFast, *, seed: in
     return model
 
 
-def load_model(folder: Path) -> LlamaForCausalLM:
-    """Return the model of a checkpoint directory with float32 weights."""
-    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-
-
 def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
     """Return the sampling settings a checkpoint ships with."""
     return GenerationConfig(
@@ -47,3 +57,118 @@ def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
         top_p=0.9,
         max_new_tokens=512,
     )
+
+
+def load_model(folder: Path) -> PreTrainedModel:
+    """Return the language model of a checkpoint directory with float32 weights.
+
+    Raises ConfigurationError where the directory holds no model.
+    """
+    _require_model(folder)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def new_reward_model(folder: Path, *, seed: int) -> PreTrainedModel:
+    """Return a fine-tuned model whose output layer is replaced by a scalar head drawn from N(0, 1/sqrt(d+1)).
+
+    Source: arXiv 2403.17031, detail 11; dropout is off (InstructGPT, appendix C).
+    """
+    _require_model(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, num_labels=1)
+    weight: Tensor = model.score.weight
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        weight.copy_(torch.randn(weight.shape, generator=generator) / (weight.shape[1] + 1) ** 0.5)
+    model.config.reward_scale, model.config.reward_bias = 1.0, 0.0
+    without_dropout(model)
+    return model
+
+
+def load_reward_model(folder: Path) -> PreTrainedModel:
+    """Return a reward model ready to score.
+
+    Raises ConfigurationError where the directory holds no model or no trained head: a new head would score at random.
+    """
+    _require_model(folder)
+    model, loading = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, num_labels=1, output_loading_info=True
+    )
+    if loading["missing_keys"]:
+        raise ConfigurationError(
+            f"{folder} is no reward model: it lacks {sorted(loading['missing_keys'])}; "
+            "train one with `turnwise-train reward`"
+        )
+    without_dropout(model)
+    return model
+
+
+def value_model(policy: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """Return a value model on the policy's own weights with a head of zeros; `folder` is the policy's directory."""
+    model = new_reward_model(folder, seed=0)
+    model.base_model.load_state_dict(policy.base_model.state_dict())
+    nn.init.zeros_(model.score.weight)
+    return model
+
+
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy that takes no gradient."""
+    return copy.deepcopy(model).requires_grad_(requires_grad=False)
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Turn every dropout off for good, in training mode too."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout") and isinstance(
+            module.attention_dropout, float
+        ):  # Llama's attention
+            module.attention_dropout = 0.0
+
+
+def positions_of(attend: Tensor) -> Tensor:
+    """Return position ids [B, L] that count attended tokens only, so that left padding shifts nothing."""
+    return (attend.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def answer_logits(model: nn.Module, tokens: Tensor, attend: Tensor, *, answer_width: int) -> Tensor:
+    """Return logits [B, T, V], where those at t predicted token t of the answer.
+
+    `tokens` and `attend` are [B, P+T]; answers fill the last `answer_width` = T columns.
+    """
+    logits: Tensor = model(
+        input_ids=tokens,
+        attention_mask=attend.long(),
+        position_ids=positions_of(attend),
+        use_cache=False,
+        logits_to_keep=answer_width + 1,
+    ).logits
+    return logits[:, :-1]
+
+
+def token_scores(model: PreTrainedModel, tokens: Tensor, attend: Tensor) -> Tensor:
+    """Return the score [B, L] of each prefix that ends in each token; a reward model's score is the last one's."""
+    hidden = model.base_model(
+        input_ids=tokens,
+        attention_mask=attend.long(),
+        position_ids=positions_of(attend),
+        use_cache=False,
+    ).last_hidden_state
+    with torch.autocast(hidden.device.type, enabled=False):
+        raw: Tensor = model.score(hidden.float())[..., 0]
+    scale: float = model.config.reward_scale
+    bias: float = model.config.reward_bias
+    return raw * scale + bias
+
+
+def last_scores(model: PreTrainedModel, tokens: Tensor, attend: Tensor) -> Tensor:
+    """Return the score [B] at each row's last attended token, on whichever side the padding is."""
+    columns = torch.arange(tokens.shape[1], device=tokens.device)
+    last = torch.where(attend.bool(), columns, 0).amax(-1)
+    scores = token_scores(model, tokens, attend)
+    return scores.gather(1, last[:, None])[:, 0]
+
+
+def _require_model(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ConfigurationError(f"{folder} holds no model (config.json is missing); check the path")
