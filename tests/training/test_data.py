@@ -28,7 +28,7 @@ def test_rows_of_text_and_conversations_are_read_in_order(write_source: WriteSou
         (b"{", "line 2"),
         (b"\xff\xfe", "line 2"),
         (b"[]", "expected a JSON object, found list"),
-        (b"{}", "expected a string 'text' or a list 'messages'"),
+        (b"{}", "write a string 'text', a list 'messages'"),
         (b'{"messages": [{"role": "robot", "content": "x"}]}', "message 0 needs a 'role'"),
         (b'{"messages": [{"role": "user", "content": 5}]}', "message 0 needs a string 'content'"),
         (b'{"messages": [{"role": "user", "content": "x"}]}', "needs a user and an assistant message"),

@@ -9,8 +9,8 @@ from tokenizers import Encoding, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from turnwise_training.data import Row, Text
-from turnwise_training.errors import ConfigurationError
+from turnwise_training.data import Conversation, Row, Text
+from turnwise_training.errors import ConfigurationError, DataError
 
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -88,6 +88,8 @@ class Encoder:
         if isinstance(row, Text):
             text = self._guard(row.text)
             return text, [(0, len(text))]
+        if not isinstance(row, Conversation):
+            raise DataError(f"{row.where}: only text and conversations can be encoded whole")
         messages = [{"role": m["role"], "content": self._guard(m["content"])} for m in row.messages]
         (text,), (spans,) = render_jinja_template(
             conversations=[messages],
