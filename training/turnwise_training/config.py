@@ -6,6 +6,7 @@ from typing import Literal
 
 Mix = dict[str, float]
 Precision = Literal["float32", "bfloat16"]
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ class PretrainConfig:
     optimization: Optimization = Optimization()
     data: Path = Path("../shared/data/permissive")
     runs: Path = Path("runs")
+    track: tuple[TrackerName, ...] = ()
+    """Where the figures of log.jsonl are drawn as well."""
     batch_tokens: int = 16384
     """Tokens an optimizer step."""
     micro_tokens: int = 4096
@@ -124,6 +127,8 @@ class SFTConfig:
     lora: Lora | None = None
     data: Path = Path("../shared/data/permissive")
     runs: Path = Path("runs")
+    track: tuple[TrackerName, ...] = ()
+    """Where the figures of log.jsonl are drawn as well."""
     seq_len: int = 512
     long_seq_len: int = 2048
     """Conversations over `seq_len` tokens are packed into rows of this length; longer ones are dropped and counted."""
@@ -164,6 +169,8 @@ class RewardConfig:
     lora: Lora | None = None
     data: Path = Path("../shared/data/permissive")
     runs: Path = Path("runs")
+    track: tuple[TrackerName, ...] = ()
+    """Where the figures of log.jsonl are drawn as well."""
     seed: int = 1
     save_every: int = 50
     precision: Precision = "bfloat16"
@@ -212,6 +219,8 @@ class EngineSettings:
     """Answers sampled at once; memory and speed only."""
     url: str = ""
     """The server of an engine outside this process."""
+    importance_cap: float | None = None
+    """Weigh each token by min(policy / engine, this), where the engine's arithmetic is not the policy's own."""
 
 
 @dataclass(frozen=True)
@@ -274,6 +283,8 @@ class PPOConfig:
     lora: Lora | None = None
     data: Path = Path("../shared/data/permissive")
     runs: Path = Path("runs")
+    track: tuple[TrackerName, ...] = ()
+    """Where the figures of log.jsonl are drawn as well."""
     show_every: int = 10
     """Iterations between the fixed prompts' answers in the log."""
     eval_tokens: int = 8192

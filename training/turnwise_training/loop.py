@@ -82,11 +82,13 @@ def train(
     `after_step` is called with the number of steps done before they are logged and saved; what it returns joins the
     log line.
     """
-    progress = Progress(steps=steps)
+    progress = Progress(steps=steps, timing=run.folder / "timing.jsonl")
     for step, batch in enumerate(batches, start=first_step):
-        value = accumulate(loss, batch, parallel)
+        with progress.phases.measure("gradient"):
+            value = accumulate(loss, batch, parallel)
         share = rate_share(step, steps, optimization)
-        norm = update(model, optimizers, parallel, share=share, clip=optimization.grad_clip)
+        with progress.phases.measure("update"):
+            norm = update(model, optimizers, parallel, share=share, clip=optimization.grad_clip)
         done = step + 1
         line = {"step": done, "loss": value, "grad_norm": norm, "rate_share": share, **batch.facts}
         run.log({**line, **after_step(done)})

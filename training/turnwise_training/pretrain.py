@@ -75,7 +75,7 @@ def run_pretrain(config: PretrainConfig, *, force: bool) -> None:
     parallel = Parallel()
     parallel.place(model)
     optimizers = Optimizers(model, config.optimization)
-    run = Run(config.runs / config.name, as_json(config), parallel)
+    run = Run(config.runs / config.name, as_json(config), parallel, track=config.track)
     parts: dict[str, Part] = {"model": model, "optimizers": optimizers}
     first_step = resume(run, parts)
     steps = plan(config)[-1].end

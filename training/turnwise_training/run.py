@@ -5,13 +5,16 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from turnwise_training.config import TrackerName
 from turnwise_training.errors import RunError
 from turnwise_training.parallel import Parallel
+from turnwise_training.trackers import Tracker, open_trackers, send
 
 MANIFEST = "MANIFEST.json"
 STATE = "state.pt"
@@ -33,12 +36,15 @@ class Run:
     at any moment leaves the newest whole step to go on from. Of several processes the first one writes.
     """
 
-    def __init__(self, folder: Path, config: object, parallel: Parallel) -> None:
+    def __init__(
+        self, folder: Path, config: object, parallel: Parallel, *, track: Sequence[TrackerName] = ()
+    ) -> None:
         """Open a run, new or begun; raises RunError if it was begun with another configuration."""
         self.folder = folder
         self._parallel = parallel
         self._steps = folder / "steps"
         self._log = folder / "log.jsonl"
+        self._trackers: list[Tracker] = open_trackers(track, folder, config) if parallel.is_main else []
         if parallel.is_main:
             self._steps.mkdir(parents=True, exist_ok=True)
             for torn in self._steps.glob(".tmp-*"):
@@ -128,6 +134,7 @@ class Run:
         if self._parallel.is_main:
             with self._log.open("a") as file:
                 file.write(json.dumps(line) + "\n")
+            send(self._trackers, line)
 
 
 def _is_whole(step: Path) -> bool:

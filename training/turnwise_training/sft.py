@@ -115,7 +115,7 @@ def run_sft(config: SFTConfig, *, force: bool) -> None:
     parallel.place(model)
     torch.manual_seed(config.seed + parallel.rank * RANK_SEEDS)
     optimizers = Optimizers(model, config.optimization)
-    run = Run(config.runs / config.name, as_json(config), parallel)
+    run = Run(config.runs / config.name, as_json(config), parallel, track=config.track)
     parts: dict[str, Part] = {"model": model, "optimizers": optimizers}
     first_step = resume(run, parts)
     plan = make_plan(config, encoder)
