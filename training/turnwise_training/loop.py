@@ -14,6 +14,7 @@ from turnwise_training.optimizers import Optimizers, rate_share
 from turnwise_training.parallel import Parallel
 from turnwise_training.progress import Progress
 from turnwise_training.run import Run
+from turnwise_training.sharding import gathering
 
 M = TypeVar("M")
 
@@ -117,7 +118,7 @@ def row_batch(rows: Rows, *, micro_tokens: int) -> Batch[Rows]:
 
 def row_loss(model: PreTrainedModel, *, compile: bool, precision: str) -> Callable[[Rows], Tensor]:  # noqa: A002
     """Return the function from rows to their summed negative log-likelihood under the model, which is set to train."""
-    loss = loss_function(compile=compile, precision=precision)
+    loss = gathering(model, loss_function(compile=compile, precision=precision))
     model.train()
 
     def rows_nll(rows: Rows) -> Tensor:

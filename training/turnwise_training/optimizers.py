@@ -5,8 +5,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from turnwise_training.config import Optimization
+from turnwise_training.errors import ConfigurationError
+from turnwise_training.sharding import laid_out_like
 
 
 def rate_share(step: int, steps: int, settings: Optimization) -> float:
@@ -30,6 +33,10 @@ class Optimizers:
         self._settings = settings
         hidden, embedded, vectors = _split(model)
         with_muon = settings.muon_learning_rate > 0
+        if with_muon and any(isinstance(weight, DTensor) for weight in hidden):
+            raise ConfigurationError(
+                "Muon needs whole matrices and FSDP2 holds shards: set muon_learning_rate: 0 or launch without FSDP2"
+            )
         decayed = embedded if with_muon else [*hidden, *embedded]
         self._adamw = torch.optim.AdamW(
             [
@@ -65,9 +72,22 @@ class Optimizers:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
-        self._adamw.load_state_dict(state["adamw"])
+        _load(self._adamw, state["adamw"])
         if self._muon is not None:
-            self._muon.load_state_dict(state["muon"])
+            _load(self._muon, state["muon"])
+
+
+def _load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a state whose tensors are whole, laid out as the weights they belong to."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    laid_out = {
+        index: {
+            key: laid_out_like(value, weights[index]) if torch.is_tensor(value) else value
+            for key, value in values.items()
+        }
+        for index, values in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": laid_out})
 
 
 def _split(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:

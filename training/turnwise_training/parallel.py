@@ -1,18 +1,22 @@
-"""What every process of a run has to know of the others: shares of a batch, sums, gathered rows, whole states.
+"""What every process of a run has to know of the others: shares of a batch, sums, gathered values.
 
 Data parallel without a wrapper: every process holds the model (or its FSDP2 shards), takes its share of the
 micro-batches of one global minibatch, and gradients are summed once an optimizer step. Losses are divided by the
 global count, so that any number of processes gives the result of one.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from turnwise_training.errors import ConfigurationError, TrainingError
+from turnwise_training.sharding import shard, whole
 
 T = TypeVar("T")
 
@@ -24,10 +28,11 @@ class Parallel:
     """This process among those that `accelerate launch` started; alone without it."""
 
     def __init__(self) -> None:
-        self._accelerator = Accelerator()
+        self._accelerator = Accelerator(cpu=not torch.accelerator.is_available())
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
         self.device: torch.device = self._accelerator.device
+        self.is_sharded: bool = self.world > 1 and _wants_shards()
 
     @property
     def is_main(self) -> bool:
@@ -35,8 +40,11 @@ class Parallel:
         return self.rank == 0
 
     def place(self, model: nn.Module) -> None:
-        """Move a model to this process's device."""
-        model.to(self.device)
+        """Move a model to this process's device, or its shard where the launch asks for FSDP2."""
+        if self.is_sharded:
+            shard(model, self.device)
+        else:
+            model.to(self.device)
 
     def share(self, micros: Sequence[T]) -> list[tuple[T, float]]:
         """Return this process's micro-batches, each with weight 1.
@@ -60,19 +68,45 @@ class Parallel:
         """Return every process's value, in order of rank."""
         if self.world == 1:
             return [value]
-        values: list[T] = gather_object([value])
+        values: list[T] = [value] * self.world
+        dist.all_gather_object(values, value)
         return values
 
     def any(self, value: bool) -> bool:
         """Tell whether the value is true on any process."""
         return self.sum(float(value)) > 0
 
+    def on_main(self, work: Callable[[], None]) -> None:
+        """Do `work` on the first process alone; an error raised there on purpose is raised on every process."""
+        problem: TrainingError | None = None
+        if self.is_main:
+            try:
+                work()
+            except TrainingError as error:
+                problem = error
+        problem = self.gather(problem)[0]
+        if problem is not None:
+            raise problem
+
+    def whole(self, state: T) -> T:
+        """Return a nested state with every sharded tensor whole on the first process, and None elsewhere."""
+        return whole(state, keep=self.is_main) if self.is_sharded else state
+
+    def summed(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the sum of each tensor over the processes; the tensors themselves stay as they are."""
+        if self.world == 1:
+            return list(tensors)
+        totals = [tensor.clone() for tensor in tensors]
+        for total in totals:
+            dist.all_reduce(total)
+        return totals
+
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up each gradient over the processes; a parameter without one counts as 0."""
+        """Add up each gradient over the processes; a parameter without one counts as 0. Shards are summed already."""
         if self.world == 1:
             return
         for parameter in parameters:
-            if parameter.requires_grad:
+            if parameter.requires_grad and not isinstance(parameter, DTensor):
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
                 dist.all_reduce(parameter.grad)
@@ -80,17 +114,23 @@ class Parallel:
     def clip_gradients(self, parameters: Iterable[nn.Parameter], limit: float) -> float:
         """Scale the gradients to a norm of at most `limit`; return the norm before."""
         norm: Tensor = torch.nn.utils.clip_grad_norm_(list(parameters), limit)
-        return float(norm)
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def spread(self, items: Sequence[T], work: Callable[[Sequence[T]], list[Any]]) -> list[Any]:
         """Return work(items), item by item, each process working on one stretch of `items` and getting all results."""
         size = -(-len(items) // self.world)
         done = work(items[self.rank * size : (self.rank + 1) * size])
-        if self.world == 1:
-            return done
-        gathered: list[Any] = gather_object(done)
-        return gathered
+        return [item for part in self.gather(done) for item in part]
 
     def wait(self) -> None:
         """Wait until every process is here."""
         self._accelerator.wait_for_everyone()
+
+
+def _wants_shards() -> bool:
+    """Tell whether `accelerate launch` was asked for FSDP2; raises ConfigurationError for FSDP1."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return False
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise ConfigurationError("only FSDP2 is supported: launch with --use_fsdp --fsdp_version 2")
+    return True

@@ -45,13 +45,14 @@ class Run:
         self._steps = folder / "steps"
         self._log = folder / "log.jsonl"
         self._trackers: list[Tracker] = open_trackers(track, folder, config) if parallel.is_main else []
-        if parallel.is_main:
-            self._steps.mkdir(parents=True, exist_ok=True)
-            for torn in self._steps.glob(".tmp-*"):
-                shutil.rmtree(torn)
-            self._check_config(config)
-            self._log.touch()
-        parallel.wait()
+        parallel.on_main(lambda: self._open(config))
+
+    def _open(self, config: object) -> None:
+        self._steps.mkdir(parents=True, exist_ok=True)
+        for torn in self._steps.glob(".tmp-*"):
+            shutil.rmtree(torn)
+        self._check_config(config)
+        self._log.touch()
 
     def _check_config(self, config: object) -> None:
         path = self.folder / "config.json"
@@ -66,17 +67,16 @@ class Run:
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the state after `step` steps; raises RunError, with older steps kept, if the disk is full."""
         random_states = self._parallel.gather(torch.get_rng_state())
-        problem: str | None = None
-        if self._parallel.is_main:
-            try:
-                self._write(step, {**state, "torch_rng": random_states})
-            except (OSError, RuntimeError) as error:
-                problem = str(error)
-        problem = self._parallel.gather(problem)[0]
-        if problem is not None:
+        whole = self._parallel.whole(state)
+        self._parallel.on_main(lambda: self._save(step, {**whole, "torch_rng": random_states}))
+
+    def _save(self, step: int, state: dict[str, Any]) -> None:
+        try:
+            self._write(step, state)
+        except (OSError, RuntimeError) as error:
             raise RunError(
-                f"step {step} could not be saved ({problem}); earlier steps are kept: free disk space and run again"
-            )
+                f"step {step} could not be saved ({error}); earlier steps are kept: free disk space and run again"
+            ) from error
 
     def _write(self, step: int, state: dict[str, Any]) -> None:
         """Write one step beside its place and rename it there when it is whole."""
@@ -124,7 +124,7 @@ class Run:
     def _newest_whole(self) -> dict[str, Any] | None:
         for step in sorted(self._steps.glob("[0-9]*"), reverse=True):
             if _is_whole(step):
-                state: dict[str, Any] = torch.load(step / STATE, weights_only=True)
+                state: dict[str, Any] = torch.load(step / STATE, weights_only=True, map_location="cpu")
                 return state
             sys.stderr.write(f"{step} is damaged; trying the step before it\n")
         return None
