@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -123,21 +124,21 @@ def test_long_conversations_get_long_rows_and_longer_ones_are_counted(
 
 
 def test_a_row_without_a_token_to_train_on_is_an_error(
-    tmp_path: Path, pretrain_recipe: Path, sft_recipe: Path
+    tmp_path: Path,
+    pretrain_recipe: Path,
+    sft_recipe: Path,
+    write_source: Callable[[str, list[object]], Path],
 ) -> None:
+    write_source("text", [{"text": "."}] * 20)
     config = load_config(SFTConfig, sft_recipe, [])
-    tokenizer = load_tokenizer(tmp_path / "tokenizer")
-    tokenizer.chat_template = tokenizer.chat_template.replace("{% generation %}", "").replace(
-        "{% endgeneration %}", ""
-    )
     with pytest.raises(DataError, match="no token to train on"):
-        make_plan(config, Encoder(tokenizer))
+        make_plan(config, Encoder(load_tokenizer(tmp_path / "tokenizer")))
 
 
-def test_a_template_without_spans_is_refused(tmp_path: Path, pretrain_recipe: Path) -> None:
+def test_a_template_that_hides_the_end_of_turn_is_refused(tmp_path: Path, pretrain_recipe: Path) -> None:
     (tmp_path / "tokenizer/chat_template.jinja").write_text("{{ messages }}")
-    with pytest.raises(ConfigurationError, match="generation"):
-        load_tokenizer(tmp_path / "tokenizer")
+    with pytest.raises(ConfigurationError, match="no special token after a reply"):
+        Encoder(load_tokenizer(tmp_path / "tokenizer"))
 
 
 def test_the_tokenizer_stage_writes_what_the_next_stages_load(tmp_path: Path, pretrain_recipe: Path) -> None:

@@ -1,16 +1,17 @@
 """Turns rows into token ids: the only place of the training package that tokenises."""
 
-import re
+import json
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
-from transformers.utils.chat_template_utils import render_jinja_template
 
-from turnwise_training.data import Conversation, Row, Text
+from turnwise_training.data import Conversation, Message, Row, Text
 from turnwise_training.errors import ConfigurationError, DataError
+from turnwise_training.template import ChatTemplate, Span
 
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -33,9 +34,6 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
-_GUARD = "\ue000"
-"""Put inside control characters of a message so that they are not taken for the template's; never encoded."""
-
 
 @dataclass(frozen=True)
 class Encoded:
@@ -43,19 +41,18 @@ class Encoded:
 
     ids: list[int]
     trained: list[bool]
+    weight: float = 1.0
+    """What each trained token counts in the loss."""
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
-    """Load the tokenizer of a model directory.
-
-    Raises ConfigurationError if there is none or its chat template marks no assistant spans.
-    """
+    """Load the tokenizer of a model directory; raises ConfigurationError if it has none, or no chat template."""
     if not (path / "tokenizer.json").is_file():
         raise ConfigurationError(f"{path} holds no tokenizer.json; run `turnwise-train tokenizer` first")
     tokenizer = AutoTokenizer.from_pretrained(path)
-    if "{% generation %}" not in (tokenizer.chat_template or ""):
+    if not tokenizer.chat_template:
         raise ConfigurationError(
-            f"the chat template of {path} has no {{% generation %}} block; add one around replies"
+            f"{path} has no chat template; put a chat_template.jinja beside tokenizer.json"
         )
     return tokenizer
 
@@ -67,63 +64,184 @@ class Encoder:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Prepare a tokenizer and verify on a probe that the replies it would be trained on are the replies.
+
+        Raises ConfigurationError if they are not, if a conversation begins twice (two BOS tokens), or if a prompt is
+        not what the conversation it belongs to begins with.
+        """
         self.tokenizer = tokenizer
-        self._plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._template = ChatTemplate(tokenizer)
+        self._writing = _bare(tokenizer)
+        self._plain = _bare(tokenizer)
         self._plain.encode_special_tokens = True
-        control = [token.content for token in tokenizer.added_tokens_decoder.values()]
-        self._control = re.compile("(" + "|".join(re.escape(token) for token in control) + ")")
-        self._ids = {token: tokenizer.convert_tokens_to_ids(token) for token in control}
-        self.end_of_text = self._ids[END_OF_TEXT]
+        self._newline = self._writing.encode("\n", add_special_tokens=False).ids
+        self._ids = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
+        self._head = _added_before_text(tokenizer)
+        self.turn_end: int = self._ids[self._template.turn_end]
+        """The token that ends a reply."""
+        self.end_of_text = self._end_of_text()
+        """The token that stands between documents."""
+        self.end_ids = frozenset({self.turn_end, self.end_of_text, *_configured_ends(tokenizer)})
+        """Every token that ends a sampled reply."""
+        pad = tokenizer.pad_token_id
+        self.pad_id = self.end_of_text if pad is None else int(pad)
+        """Fills rows; it may be a token of the text too, so masks are never made from it."""
+        self._verify()
 
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
-        """Encode documents (every token trained) and conversations (the assistant's spans trained)."""
-        rendered = [self._render(row) for row in rows]
-        pieces = [self._control.split(text) for text, _ in rendered]
-        texts = [piece.replace(_GUARD, "") for row in pieces for piece in row[::2]]
-        encodings = iter(self._plain.encode_batch(texts, add_special_tokens=False))
-        return [self._join(row, spans, encodings) for row, (_, spans) in zip(pieces, rendered, strict=True)]
+        """Encode documents (every token trained) and conversations (the assistant's spans trained).
 
-    def _render(self, row: Row) -> tuple[str, list[tuple[int, int]]]:
-        """Return the text with guarded control characters, and its trained spans in characters."""
-        if isinstance(row, Text):
-            text = self._guard(row.text)
-            return text, [(0, len(text))]
+        Raises DataError, naming the row, where the template cannot render a conversation.
+        """
+        texts = [row for row in rows if isinstance(row, Text)]
+        documents = iter(
+            self._plain.encode_batch([row.text for row in texts], add_special_tokens=False) if texts else ()
+        )
+        talks = iter(self._encode_conversations([row for row in rows if not isinstance(row, Text)]))
+        return [
+            next(talks) if not isinstance(row, Text) else self._document(next(documents).ids) for row in rows
+        ]
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Return the tokens that a reply to `messages` follows: what the server would sample behind."""
+        return [token for token, _ in self._pieces(self._template.render_prompt(messages))]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens without the special ones."""
+        return self._writing.decode(list(ids), skip_special_tokens=True)
+
+    def _document(self, ids: list[int]) -> Encoded:
+        whole = [*self._head, *ids]
+        return Encoded(whole, [True] * len(whole))
+
+    def _encode_conversations(self, rows: Sequence[Row]) -> Iterator[Encoded]:
+        rendered = [self._render(row) for row in rows]
+        heads = self._writing.encode_batch(
+            [self._template.marks.split(text, 1)[0] for text, _, _ in rendered], add_special_tokens=False
+        )
+        for (text, spans, weight), head in zip(rendered, heads, strict=True):
+            tokens = list(zip(head.ids, (start for start, _ in head.offsets), strict=True))
+            if mark := self._template.marks.search(text):
+                tokens += self._pieces(text, mark.start())
+            edges = [edge for span in spans for edge in span]
+            trained = [bisect_right(edges, start) % 2 == 1 for _, start in tokens]
+            yield Encoded([token for token, _ in tokens], trained, weight)
+
+    def _render(self, row: Row) -> tuple[str, list[Span], float]:
+        """Return the text, the spans to train on and the row's weight."""
         if not isinstance(row, Conversation):
             raise DataError(f"{row.where}: only text and conversations can be encoded whole")
-        messages = [{"role": m["role"], "content": self._guard(m["content"])} for m in row.messages]
-        (text,), (spans,) = render_jinja_template(
-            conversations=[messages],
-            chat_template=self.tokenizer.chat_template,
-            return_assistant_tokens_mask=True,
-            **self.tokenizer.special_tokens_map,
-        )
-        return text, spans
+        try:
+            text, spans = self._template.render(row.messages)
+        except DataError as error:
+            raise DataError(f"{row.where}: {error}" if row.where else str(error)) from error
+        replies = [number for number, each in enumerate(row.messages) if each["role"] == "assistant"]
+        kept = [span for number, span in zip(replies, spans, strict=True) if row.trains(number)]
+        return text, kept, row.weight
 
-    def _guard(self, text: str) -> str:
-        return self._control.sub(lambda match: match[0][0] + _GUARD + match[0][1:], text.replace(_GUARD, ""))
+    def _pieces(self, text: str, at: int = 0) -> Iterator[tuple[int, int]]:
+        """Yield the tokens of a rendered text from character `at` on, each with its first character.
 
-    def _join(
-        self, pieces: list[str], spans: list[tuple[int, int]], encodings: Iterator[Encoding]
-    ) -> Encoded:
-        ids: list[int] = []
-        starts: list[int] = []
-        start = 0
-        for number, piece in enumerate(pieces):
-            if number % 2:
-                ids.append(self._ids[piece])
-                starts.append(start)
-            else:
-                encoding = next(encodings)
-                ids.extend(encoding.ids)
-                starts.extend(start + offset for offset in _unguarded_starts(piece, encoding))
-            start += len(piece)
-        return Encoded(ids, [any(first <= at < last for first, last in spans) for at in starts])
+        The text is cut at its marks, so that what stands on either side of one cannot join; marked control tokens are
+        spelled out.
+        """
+        for mark in self._template.marks.finditer(text, at):
+            yield from self._piece(self._writing, text[at : mark.start()], at)
+            if spelled := mark[1]:
+                yield from self._piece(self._plain, spelled, mark.start(1), never=self._ids[spelled])
+            at = mark.end()
+        yield from self._piece(self._writing, text[at:], at)
+
+    def _piece(
+        self, tokenizer: Tokenizer, text: str, at: int, *, never: int | None = None
+    ) -> Iterator[tuple[int, int]]:
+        if not text:
+            return
+        # Behind a newline a SentencePiece tokenizer adds no space; transformers encodes later pieces in this way too.
+        shift = 1 if at else 0
+        encoding = tokenizer.encode("\n" * shift + text, add_special_tokens=False)
+        skipped = len(self._newline) * shift
+        if encoding.ids[:skipped] != self._newline[:skipped]:
+            encoding, skipped, shift = tokenizer.encode(text, add_special_tokens=False), 0, 0
+        if never in encoding.ids:
+            raise DataError(f"the tokenizer cannot spell {text!r} out; remove it from the message")
+        for token, (start, _) in zip(encoding.ids[skipped:], encoding.offsets[skipped:], strict=True):
+            yield token, at + start - shift
+
+    def _end_of_text(self) -> int:
+        end = self._ids.get(END_OF_TEXT, self.tokenizer.eos_token_id)
+        if end is None:
+            raise ConfigurationError(
+                f"the tokenizer has neither {END_OF_TEXT} nor an eos_token; set eos_token"
+            )
+        return int(end)
+
+    def _verify(self) -> None:
+        """Encode the probe and raise ConfigurationError unless its trained spans are its replies."""
+        messages = self._template.probe
+        name = self.tokenizer.name_or_path or "this tokenizer"
+        try:
+            (encoded,) = self.encode([Conversation(messages)])
+        except DataError as error:
+            raise ConfigurationError(f"{name}: {error}") from error
+        replies = [each["content"] for each in messages if each["role"] == "assistant"]
+        spans = list(trained_runs(encoded))
+        if [self.decode(span).strip() for span in spans] != replies or any(
+            self.turn_end in span[:-1] or span[-1] != self.turn_end for span in spans
+        ):
+            found = [self.tokenizer.decode(span) for span in spans]
+            raise ConfigurationError(
+                f"{name}: the loss would fall on {found!r} in place of {replies!r} and their end tokens; mend the"
+                " {% generation %} blocks of the chat template"
+            )
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and bos not in self.end_ids and encoded.ids.count(bos) > 1:
+            raise ConfigurationError(
+                f"{name}: the chat template writes {self.tokenizer.bos_token!r} more than once"
+            )
+        for number, message in enumerate(messages):
+            prompt = self.prompt_ids(messages[:number]) if message["role"] == "assistant" else []
+            if encoded.ids[: len(prompt)] != prompt:
+                raise ConfigurationError(
+                    f"{name}: the chat template's generation prompt is not what a reply follows in a conversation;"
+                    " end both in the same tokens"
+                )
 
 
-def _unguarded_starts(piece: str, encoding: Encoding) -> Iterator[int]:
-    """Yield each token's first character as an index into `piece`, guards counted."""
-    if _GUARD not in piece:
-        yield from (start for start, _ in encoding.offsets)
-        return
-    kept = [index for index, character in enumerate(piece) if character != _GUARD]
-    yield from (kept[start] for start, _ in encoding.offsets)
+def trained_runs(encoded: Encoded) -> Iterator[list[int]]:
+    """Yield each unbroken run of trained tokens."""
+    run: list[int] = []
+    for token, is_trained in zip(encoded.ids, encoded.trained, strict=True):
+        if is_trained:
+            run.append(token)
+        elif run:
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _bare(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    """Return a copy that adds no token and trims no offset: the post-processor does both."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content |= {"post_processor": None, "truncation": None, "padding": None}
+    return Tokenizer.from_str(json.dumps(content))
+
+
+def _added_before_text(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Return the BOS token if this tokenizer puts it before plain text."""
+    bos = tokenizer.bos_token_id
+    return [bos] if bos is not None and tokenizer("")["input_ids"][:1] == [bos] else []
+
+
+def _configured_ends(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Return the end tokens that the model directory of a tokenizer and the tokenizer itself name."""
+    path = Path(tokenizer.name_or_path) / "generation_config.json"
+    configured = (
+        json.loads(path.read_text()).get("eos_token_id")
+        if tokenizer.name_or_path and path.is_file()
+        else None
+    )
+    own = tokenizer.eos_token_id
+    ends = [*configured] if isinstance(configured, list) else [configured]
+    return [end for end in (*ends, own) if end is not None]
