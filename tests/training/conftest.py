@@ -10,6 +10,8 @@ import yaml
 import zstandard
 from transformers import PreTrainedTokenizerFast
 
+from turnwise_training.config import ModelShape
+from turnwise_training.models import new_model
 from turnwise_training.tokenizer import save_tokenizer, train_tokenizer
 
 SENTENCES = [
@@ -112,5 +114,54 @@ def sft_recipe(tmp_path: Path, pretrain_recipe: Path) -> Path:
         "compile": False,
     }
     path = tmp_path / "sft.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def ranking(index: int) -> dict[str, object]:
+    """Return a ranking of three answers of which the greeting is best and silence worst; some tie."""
+    contents = [f"Hi number {index}, the cat sat.", "The old mat.", "."]
+    ranks = [1, 2, 3 if index % 4 else 2]
+    return {
+        "prompt": [{"role": "user", "content": f"Hello, I am number {index}."}],
+        "completions": [{"content": c, "rank": r} for c, r in zip(contents, ranks, strict=True)],
+    }
+
+
+@pytest.fixture
+def base_checkpoint(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A tiny untrained language model with its tokenizer."""
+    shape = ModelShape(
+        hidden_size=32, layers=2, heads=2, kv_heads=1, intermediate_size=48, context_length=128
+    )
+    folder = tmp_path / "base"
+    new_model(shape, tokenizer, seed=1).save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    return folder
+
+
+@pytest.fixture
+def reward_recipe(
+    tmp_path: Path, base_checkpoint: Path, write_source: Callable[[str, list[object]], Path]
+) -> Path:
+    """A recipe of six steps over two epochs, saved after the second and the fourth."""
+    write_source("ranked", [ranking(n) for n in range(80)])
+    write_source("shown", [conversation(n) for n in range(20)])
+    recipe = {
+        "name": "rm",
+        "model": str(base_checkpoint),
+        "output": str(tmp_path / "reward"),
+        "data": str(tmp_path / "data"),
+        "runs": str(tmp_path / "runs"),
+        "rankings": {"ranked": 20},
+        "demonstrations": {"shown": 15},
+        "epochs": 2,
+        "batch": 8,
+        "max_tokens": 100,
+        "micro_tokens": 600,
+        "save_every": 2,
+        "optimization": {"learning_rate": 0.003, "muon_learning_rate": 0.0, "weight_decay": 0.0},
+    }
+    path = tmp_path / "reward.yaml"
     path.write_text(yaml.safe_dump(recipe))
     return path

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import torch
 
-from turnwise_training.config import PretrainConfig, SFTConfig
+from turnwise_training.config import PretrainConfig, RewardConfig, SFTConfig
 from turnwise_training.errors import RunError
 from turnwise_training.optimizers import Optimizers
 from turnwise_training.parallel import Parallel
 from turnwise_training.pretrain import run_pretrain
 from turnwise_training.recipe import load_config
+from turnwise_training.reward import run_reward
 from turnwise_training.run import Run
 from turnwise_training.sft import run_sft
 
@@ -75,11 +76,13 @@ def run_stage(stage: str, recipe: Path, *overrides: str) -> None:
     """Run a stage in this process."""
     if stage == "pretrain":
         run_pretrain(load_config(PretrainConfig, recipe, overrides), force=True)
+    elif stage == "reward":
+        run_reward(load_config(RewardConfig, recipe, overrides), force=True)
     else:
         run_sft(load_config(SFTConfig, recipe, overrides), force=True)
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "sft"])
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward"])
 @pytest.mark.parametrize("cut", [3, 5])
 def test_a_cut_run_resumes_to_bit_equal_weights_optimizer_and_log(
     stage: str,
@@ -87,9 +90,10 @@ def test_a_cut_run_resumes_to_bit_equal_weights_optimizer_and_log(
     tmp_path: Path,
     pretrain_recipe: Path,
     sft_recipe: Path,
+    reward_recipe: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = pretrain_recipe if stage == "pretrain" else sft_recipe
+    recipe = {"pretrain": pretrain_recipe, "sft": sft_recipe, "reward": reward_recipe}[stage]
     if stage == "sft":
         run_stage("pretrain", pretrain_recipe)
     run_stage(stage, recipe, "name=whole")

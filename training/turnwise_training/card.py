@@ -29,12 +29,13 @@ def write_card(folder: Path) -> None:
     record = _read(folder)
     notes = record.get("notes", {})
     parts = [
-        _front_matter(notes),
+        _front_matter(notes, tag="text-classification" if "reward" in record else "text-generation"),
         f"# {notes.get('title', 'A Turnwise model')}\n\n{notes.get('summary', '')}".strip(),
         _model(record),
         _data(record, notes),
         _recipe(record),
         _held_out(record),
+        _reward(record),
         _behaviour(record, notes),
         *(f"## {heading}\n\n{text.strip()}" for heading, text in notes.get("sections", {}).items()),
     ]
@@ -62,10 +63,10 @@ def _labels(record: Record) -> list[str]:
     return [f"{kind} {count + 1}" if count else kind for kind, count in zip(kinds, before, strict=True)]
 
 
-def _front_matter(notes: Record) -> str:
+def _front_matter(notes: Record, *, tag: str) -> str:
     lines = {
         "library_name": "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": tag,
         **notes.get("front_matter", {}),
     }
     return f"---\n{yaml.safe_dump(lines, sort_keys=True)}---"
@@ -98,17 +99,24 @@ def _data(record: Record, notes: Record) -> str:
 
 def _sources(stage: Record) -> set[str]:
     config = stage["config"]
-    return {name for mix in config.get("mixes", {}).values() for name in mix} | set(config.get("rows", {}))
+    kinds = ("rows", "rankings", "demonstrations")
+    return {name for mix in config.get("mixes", {}).values() for name in mix}.union(
+        *(config.get(kind, {}) for kind in kinds)
+    )
 
 
 def _recipe(record: Record) -> str:
     lines = [
-        f"- **{label}**: {stage['steps']} steps of {stage['config']['batch_tokens']:,} tokens, peak rates "
+        f"- **{label}**: {stage['steps']} steps of {_batch(stage['config'])}, peak rates "
         f"{stage['config']['optimization']['learning_rate']} (AdamW) and "
         f"{stage['config']['optimization']['muon_learning_rate']} (Muon), seed {stage['config']['seed']}"
         for label, stage in zip(_labels(record), _stages(record), strict=True)
     ]
     return "## Recipe\n\n" + "\n".join([*lines, "", "Every setting is in training.json."])
+
+
+def _batch(config: Record) -> str:
+    return f"{config['batch_tokens']:,} tokens" if "batch_tokens" in config else f"{config['batch']} prompts"
 
 
 def _held_out(record: Record) -> str:
@@ -128,6 +136,24 @@ def _held_out(record: Record) -> str:
 
 def _losses(losses: dict[str, float] | None) -> str:
     return f"{losses['nats_per_token']:.2f} | {losses['nats_per_byte']:.2f}" if losses else "- | -"
+
+
+def _reward(record: Record) -> str:
+    if "reward" not in record:
+        return ""
+    report = record["reward"]
+    rows = [
+        f"| {name} | {share['pairs']} | {share['share']:.1%} |"
+        for name, share in {**report["by_source"], "all": report["accuracy"]}.items()
+        if share["pairs"]
+    ]
+    table = "\n".join(["| source | pairs | ordered as the labelers did |", "|---|---|---|", *rows])
+    error = report["calibration_error"]
+    calibrated = "" if error is None else f" The expected calibration error is {error:.3f}."
+    return (
+        f"## Scores\n\nOn {report['prompts']} held-out prompts. The sigmoid of two scores' difference is the "
+        f"probability that a labeler prefers the first answer.{calibrated}\n\n{table}"
+    )
 
 
 def _behaviour(record: Record, notes: Record) -> str:

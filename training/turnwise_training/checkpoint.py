@@ -2,16 +2,16 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import tokenizers
 import torch
 import transformers
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from turnwise_training.card import RECORD, write_card
-from turnwise_training.config import StageConfig
+from turnwise_training.config import RewardConfig, StageConfig
 from turnwise_training.data import source_path
 from turnwise_training.models import generation_config
 from turnwise_training.recipe import as_json
@@ -22,7 +22,7 @@ WEIGHTS = "model.safetensors"
 
 
 def export_checkpoint(
-    model: LlamaForCausalLM,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     folder: Path,
     *,
@@ -32,23 +32,66 @@ def export_checkpoint(
     steps: int,
     held_out: dict[str, dict[str, float]],
     parent: Path | None,
+    facts: Mapping[str, object] | None = None,
 ) -> None:
-    """Write the model in bfloat16 with everything it needs to be served, beside its place, then rename it there."""
+    """Write the model in bfloat16 with everything it needs to be served, beside its place, then rename it there.
+
+    `facts` join the record in training.json.
+    """
+    shipped = type(model)(model.config).to(torch.bfloat16)
+    shipped.load_state_dict(model.state_dict())
+    shipped.generation_config = generation_config(tokenizer)
+    facts = {"steps": steps, "held_out": held_out, **(facts or {})}
+    _write(shipped, tokenizer, folder, _record(shipped, stage, config, facts, sources, parent))
+
+
+def export_reward_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    config: RewardConfig,
+    *,
+    steps: int,
+    report: dict[str, object],
+) -> None:
+    """Write a reward model as a sequence classifier in float32.
+
+    bfloat16 would move scores by a hundredth, and the demonstrations' mean with them.
+    """
+    sources = [*config.rankings, *config.demonstrations]
+    facts = {"steps": steps, "held_out": {}, "reward": report}
+    _write(model, tokenizer, config.output, _record(model, "reward", config, facts, sources, config.model))
+
+
+def _write(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, record: dict[str, object]
+) -> None:
     unfinished = folder.with_name(f".tmp-{folder.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    shipped = LlamaForCausalLM(model.config).to(torch.bfloat16)
-    shipped.load_state_dict(model.state_dict())
-    shipped.generation_config = generation_config(tokenizer)
-    shipped.save_pretrained(unfinished)
+    model.save_pretrained(unfinished)
     tokenizer.save_pretrained(unfinished)
-    record = {
+    write_durably(unfinished / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+    write_card(unfinished)
+    if folder.exists():
+        shutil.rmtree(folder)
+    unfinished.rename(folder)
+
+
+def _record(
+    model: PreTrainedModel,
+    stage: str,
+    config: StageConfig,
+    facts: dict[str, object],
+    sources: Iterable[str],
+    parent: Path | None,
+) -> dict[str, object]:
+    """Return what training.json holds."""
+    return {
         "format_version": FORMAT_VERSION,
         "stage": stage,
         "config": as_json(config),
-        "steps": steps,
         "parameters": model.num_parameters(),
-        "held_out": held_out,
+        **facts,
         "data_sha256": _digests(config.data, sources),
         "versions": {
             "torch": torch.__version__,
@@ -57,11 +100,6 @@ def export_checkpoint(
         },
         "parent": _parent(parent),
     }
-    write_durably(unfinished / RECORD, (json.dumps(record, indent=2) + "\n").encode())
-    write_card(unfinished)
-    if folder.exists():
-        shutil.rmtree(folder)
-    unfinished.rename(folder)
 
 
 def _digests(data: Path, sources: Iterable[str]) -> dict[str, str]:

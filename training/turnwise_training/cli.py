@@ -9,6 +9,7 @@ import typer
 
 from turnwise_training.config import (
     PretrainConfig,
+    RewardConfig,
     SFTConfig,
     StageConfig,
     TokenizerConfig,
@@ -59,6 +60,17 @@ def sft(recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, fo
     from turnwise_training.sft import describe, run_sft
 
     return _print(config, describe(config)) if dry_run else run_sft(config, force=force)
+
+
+@app.command()
+def reward(
+    recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
+) -> None:
+    """Train a reward model on rankings and comparisons: all answers to a prompt in one batch element."""
+    config = load_config(RewardConfig, recipe, overrides or [])
+    from turnwise_training.reward import describe, run_reward
+
+    return _print(config, describe(config)) if dry_run else run_reward(config, force=force)
 
 
 @app.command()

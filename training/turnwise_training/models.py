@@ -155,7 +155,7 @@ def token_scores(model: PreTrainedModel, tokens: Tensor, attend: Tensor) -> Tens
         use_cache=False,
     ).last_hidden_state
     with torch.autocast(hidden.device.type, enabled=False):
-        raw: Tensor = model.score(hidden.float())[..., 0]
+        raw: Tensor = model.score(hidden.to(model.score.weight.dtype))[..., 0]
     scale: float = model.config.reward_scale
     bias: float = model.config.reward_bias
     return raw * scale + bias
