@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from turnwise_training.data import Prompt
-from turnwise_training.episodes import Episode, Sample
+from turnwise_training.episodes import Episode, Experience, Sample
 from turnwise_training.monitors import WINDOW, Alarms, correlation, iteration_figures
 
 ACTED = torch.tensor([[1, 1, 1], [1, 0, 0]])
@@ -22,18 +22,20 @@ def episode(ids: list[int], *, ended: bool = True, reply: str = "yes") -> Episod
 def figures(**changed: object) -> dict[str, float]:
     """Return the figures of two answers, of three tokens and of one, with garbage after the second's end."""
     given: dict[str, object] = {
+        "episodes": [episode([5, 5, 6], ended=False, reply="1. a\n2. b"), episode([6])],
         "logp": torch.tensor([[-1.0, -2.0, -1.0], [-0.5, GARBAGE, GARBAGE]]),
         "ref": torch.tensor([[-2.0, -2.0, -1.5], [-1.0, -GARBAGE, 0.0]]),
         "entropy": torch.tensor([[1.0, 2.0, 3.0], [0.5, GARBAGE, GARBAGE]]),
         "acted": ACTED,
         "values": torch.tensor([[0.0, 1.0, 2.0], [1.0, GARBAGE, GARBAGE]]),
+        "advantages": torch.zeros(2, 3),
         "returns": torch.tensor([[1.0, 2.0, 3.0], [2.0, -GARBAGE, GARBAGE]]),
         "scores": torch.tensor([3.0, 1.0]),
         "held_out_scores": None,
-        "episodes": [episode([5, 5, 6], ended=False, reply="1. a\n2. b"), episode([6])],
         **changed,
     }
-    return iteration_figures(**given)  # type: ignore[arg-type]
+    scores, held_out_scores = given.pop("scores"), given.pop("held_out_scores")
+    return iteration_figures(Experience(**given), scores, held_out_scores)  # type: ignore[arg-type]
 
 
 def test_the_kl_is_summed_over_the_acted_tokens_of_each_answer() -> None:

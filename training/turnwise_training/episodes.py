@@ -38,6 +38,20 @@ class Episode:
 
 
 @dataclass(frozen=True)
+class Experience:
+    """The rollouts of one iteration and what the models say of them; tensors are [B, T], 0 where nothing was acted."""
+
+    episodes: list[Episode]
+    acted: Tensor
+    logp: Tensor
+    ref: Tensor
+    entropy: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+@dataclass(frozen=True)
 class Answers:
     """Rollouts as tensors."""
 

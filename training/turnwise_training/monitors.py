@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from turnwise_training.episodes import Episode
+from turnwise_training.episodes import Episode, Experience
 from turnwise_training.evaluate.texts import distinct, has_list, repetition
 from turnwise_training.losses import explained_variance, kl_k1, kl_k3
 
@@ -37,32 +37,23 @@ MESSAGES = {
 
 
 def iteration_figures(
-    *,
-    logp: Tensor,
-    ref: Tensor,
-    entropy: Tensor,
-    acted: Tensor,
-    values: Tensor,
-    returns: Tensor,
-    scores: Tensor,
-    held_out_scores: Tensor | None,
-    episodes: Sequence[Episode],
+    experience: Experience, scores: Tensor, held_out_scores: Tensor | None
 ) -> dict[str, float]:
     """Return the figures of one iteration by name; where returns, scores or lengths are all equal, two are missing.
 
-    `logp`, `ref`, `entropy`, `values` and `returns` are [B, T] and may hold anything where nothing was acted;
     `scores` and `held_out_scores` are [B]. KL, length and repetition are means an answer, `kl_token` and `entropy`
     means an acted token, all in nats.
     """
+    acted = experience.acted
     undefined_at_times = {
-        "explained_variance": explained_variance(values, returns, acted),
+        "explained_variance": explained_variance(experience.values, experience.returns, acted),
         "score_length_correlation": correlation(scores, acted.sum(-1)),
     }
     return {
-        **_divergence(logp, ref, acted),
-        "entropy": float(entropy[acted.bool()].mean()),
+        **_divergence(experience.logp, experience.ref, acted),
+        "entropy": float(experience.entropy[acted.bool()].mean()),
         **_scores(scores, held_out_scores),
-        **_texts(episodes),
+        **_texts(experience.episodes),
         **{name: value for name, value in undefined_at_times.items() if not math.isnan(value)},
     }
 

@@ -1,0 +1,84 @@
+"""The three models that PPO runs: the policy that learns, the reference it is held to, the value function."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from turnwise_training.config import PPOConfig
+from turnwise_training.episodes import Answers
+from turnwise_training.models import (
+    answer_logits,
+    load_model,
+    load_reward_model,
+    token_scores,
+    value_model,
+    without_dropout,
+)
+from turnwise_training.parallel import Parallel
+
+
+class Actors(Protocol):
+    """What PPO needs of its models, whether they are three networks or adapters of one."""
+
+    @property
+    def policy(self) -> nn.Module:
+        """The parameters that the policy's optimizer trains."""
+
+    @property
+    def value(self) -> nn.Module:
+        """The parameters that the value function's optimizer trains."""
+
+    @property
+    def language_model(self) -> PreTrainedModel:
+        """The policy as a model to sample from and to export."""
+
+    def policy_logits(self, answers: Answers) -> Tensor:
+        """Return logits [B, T, V] that predicted each token of the answers."""
+
+    def reference_logits(self, answers: Answers) -> Tensor:
+        """Return the same of the policy before PPO, without gradients."""
+
+    def values(self, answers: Answers) -> Tensor:
+        """Return the value [B, T] of the state before each token of the answers."""
+
+
+@dataclass(frozen=True)
+class SeparateActors:
+    """Three networks."""
+
+    policy: PreTrainedModel
+    reference: PreTrainedModel
+    value: PreTrainedModel
+
+    @property
+    def language_model(self) -> PreTrainedModel:
+        """The policy as a model to sample from and to export."""
+        return self.policy
+
+    def policy_logits(self, answers: Answers) -> Tensor:
+        """Return logits [B, T, V] that predicted each token of the answers."""
+        return answer_logits(self.policy, answers.tokens, answers.attend, answer_width=answers.width)
+
+    @torch.no_grad()
+    def reference_logits(self, answers: Answers) -> Tensor:
+        """Return the same of the policy before PPO, without gradients."""
+        return answer_logits(self.reference, answers.tokens, answers.attend, answer_width=answers.width)
+
+    def values(self, answers: Answers) -> Tensor:
+        """Return the value [B, T] of the state before each token of the answers."""
+        scores = token_scores(self.value, answers.tokens, answers.attend)
+        return scores[:, -answers.width - 1 : -1]
+
+
+def build_actors(config: PPOConfig, parallel: Parallel) -> SeparateActors:
+    """Return the three networks of a recipe on this process's device, without dropout."""
+    policy, reference = load_model(config.model), load_model(config.model)
+    value = load_reward_model(config.value_model) if config.value_model else value_model(policy, config.model)
+    reference.requires_grad_(requires_grad=False)
+    for model in (policy, reference, value):
+        without_dropout(model)
+        parallel.place(model)
+    return SeparateActors(policy, reference, value)

@@ -1,0 +1,75 @@
+"""The pretraining mix of PPO-ptx: rows of text for every optimizer step, and their gradient in the same buffer."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from turnwise_training.batches import Rows
+from turnwise_training.chat import Encoder
+from turnwise_training.config import PPOConfig, Ptx
+from turnwise_training.data import Row, read_source, split_source
+from turnwise_training.loop import accumulate, row_batch, row_loss
+from turnwise_training.mixture import mix_rows
+from turnwise_training.parallel import Parallel
+
+BLOCK = 64
+"""Optimizer steps whose rows are drawn together."""
+
+
+class PretrainingMix:
+    """Adds `coef` times the gradient of the mean NLL a token; a step's rows depend on the step and the seed alone."""
+
+    def __init__(
+        self, config: PPOConfig, settings: Ptx, model: PreTrainedModel, encoder: Encoder, parallel: Parallel
+    ) -> None:
+        self._settings = settings
+        self._encoder = encoder
+        self._parallel = parallel
+        self._data = config.data
+        self._micro_tokens = config.micro * settings.seq_len
+        self._seed = config.seed
+        self._loss = row_loss(model, compile=False, precision=config.precision)
+        self._read_source = lru_cache(maxsize=None)(self._read_source_once)
+        self._block = lru_cache(maxsize=1)(self._draw_block)
+
+    def add_gradient(self, step: int, policy: nn.Module) -> dict[str, float]:
+        """Add the gradient of optimizer step `step`; return the NLL and the ratio of the two gradients' norms.
+
+        The ratio is of the pretraining gradient, times `coef`, to what was in the buffer before.
+        """
+        parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+        before = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
+        batch = row_batch(self.rows(step), micro_tokens=self._micro_tokens)
+        coef = self._settings.coef
+        nll = accumulate(lambda rows: coef * self._loss(rows), batch, self._parallel) / coef
+        after = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        added = [now - then for now, then in zip(after, before, strict=True)]
+        return {"ptx_nll": nll, "ptx_gradient_ratio": self._norm(added) / self._norm(before)}
+
+    def rows(self, step: int) -> Rows:
+        """Return the rows of one optimizer step."""
+        block, place = divmod(step, BLOCK)
+        start = place * self._settings.rows
+        return self._block(block).take(slice(start, start + self._settings.rows))
+
+    def _draw_block(self, block: int) -> Rows:
+        return mix_rows(
+            self._settings.mix,
+            count=BLOCK * self._settings.rows,
+            seq_len=self._settings.seq_len,
+            read=lambda name, seed: split_source(self._read_source(name), seed=seed)[0],
+            encoder=self._encoder,
+            seed=self._seed * 1000 + block,
+        )
+
+    def _read_source_once(self, name: str) -> list[Row]:
+        return read_source(self._data, name, seed=self._seed)
+
+    def _norm(self, gradients: list[Tensor]) -> float:
+        """Return the norm over all processes of gradients that are still each process's own."""
+        summed = self._parallel.summed(gradients)
+        return float(
+            torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(each) for each in summed]))
+        )

@@ -1,0 +1,59 @@
+"""What must hold before PPO's first step; a run in which it does not refuses to start and says why.
+
+A KL that is not 0 or a ratio that is not 1 on the first batch means that two forwards of the same weights disagree:
+the figures of every later step would be wrong in the same way, and nobody would see it.
+"""
+
+import torch
+from torch import Tensor
+
+from turnwise_training.errors import RunError
+from turnwise_training.losses import chosen_log_probs
+
+RATIO_TOLERANCE = 1e-5
+ENGINE_TOLERANCE = 0.1
+"""Mean nats a token between the engine and the training forward; bfloat16 alone gives about a hundredth."""
+
+
+def check_first_kl(logp: Tensor, ref: Tensor, acted: Tensor) -> None:
+    """Raise RunError unless policy and reference agree bit for bit on every acted token [B, T]."""
+    gap = float(torch.where(acted, logp - ref, 0.0).abs().max())
+    if gap != 0:
+        raise RunError(
+            f"before the first step the policy and the reference differ by up to {gap:.3g} nats a token, and should "
+            "not at all: they must start from the same `model`, at one precision, and have no dropout"
+        )
+
+
+def check_first_ratio(largest: float) -> None:
+    """Raise RunError unless the largest probability ratio of the first minibatch is 1."""
+    if abs(largest - 1) > RATIO_TOLERANCE:
+        raise RunError(
+            f"the first minibatch's largest ratio is {largest:.6g}, and should be 1: the forward that is trained and "
+            "the one that gave the old log-probabilities differ in temperature, padding, precision or dropout"
+        )
+
+
+def check_engine(
+    engine_logp: Tensor, logits: Tensor, tokens: Tensor, acted: Tensor, *, temperature: float
+) -> None:
+    """Raise RunError naming the sampling setting that differs, if the engine did not sample from the policy.
+
+    `engine_logp` and `tokens` are [B, T], `logits` [B, T, V] the training forward's; `temperature` is the recipe's.
+    """
+
+    def differences(at: float) -> Tensor:
+        return (engine_logp.to(logits.device) - chosen_log_probs(logits, tokens, temperature=at))[acted]
+
+    seen = differences(temperature)
+    gap = float(seen.abs().mean())
+    if gap <= ENGINE_TOLERANCE:
+        return
+    nearest = min((step / 20 for step in range(2, 41)), key=lambda at: float(differences(at).abs().mean()))
+    if float(differences(nearest).abs().mean()) <= min(ENGINE_TOLERANCE, gap / 4):
+        cause = f"it samples at a temperature of about {nearest:g}, the recipe at {temperature:g}: make them equal"
+    elif float((seen > -ENGINE_TOLERANCE).float().mean()) > 0.95:
+        cause = "it finds almost every token likelier: it draws from few tokens only, so turn its top_k and top_p off"
+    else:
+        cause = "its weights, prompt tokens or position ids are others than the policy's"
+    raise RunError(f"the engine's log-probabilities are {gap:.2f} nats a token from the policy's: {cause}")
