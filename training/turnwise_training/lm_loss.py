@@ -7,10 +7,13 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 
+from turnwise_training.sharding import reads_weights
+
 IGNORED = -100
 """The label of a token the loss is not taken on."""
 
 
+@reads_weights
 def token_nll(model: LlamaForCausalLM, ids: Tensor, labels: Tensor, positions: Tensor | None) -> Tensor:
     """Return the summed negative log-likelihood, in nats, of the labelled tokens.
 

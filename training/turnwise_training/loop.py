@@ -14,7 +14,7 @@ from turnwise_training.optimizers import Optimizers, rate_share
 from turnwise_training.parallel import Parallel
 from turnwise_training.progress import Progress
 from turnwise_training.run import Run
-from turnwise_training.sharding import gathering
+from turnwise_training.sharding import laid_out_like
 
 M = TypeVar("M")
 
@@ -105,7 +105,7 @@ def resume(run: Run, parts: Mapping[str, Part]) -> int:
     if state is None:
         return 0
     for name, part in parts.items():
-        part.load_state_dict(state[name])
+        part.load_state_dict(laid_out_like(state[name], part.state_dict()))
     return int(state["step"])
 
 
@@ -118,7 +118,7 @@ def row_batch(rows: Rows, *, micro_tokens: int) -> Batch[Rows]:
 
 def row_loss(model: PreTrainedModel, *, compile: bool, precision: str) -> Callable[[Rows], Tensor]:  # noqa: A002
     """Return the function from rows to their summed negative log-likelihood under the model, which is set to train."""
-    loss = gathering(model, loss_function(compile=compile, precision=precision))
+    loss = loss_function(compile=compile, precision=precision)
     model.train()
 
     def rows_nll(rows: Rows) -> Tensor:

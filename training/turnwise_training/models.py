@@ -22,6 +22,7 @@ from transformers import (
 from turnwise_training.chat import END_OF_TEXT, PAD, TURN_END
 from turnwise_training.config import ModelShape
 from turnwise_training.errors import ConfigurationError
+from turnwise_training.sharding import reads_weights
 
 
 def new_model(shape: ModelShape, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> LlamaForCausalLM:
@@ -120,10 +121,8 @@ def without_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if hasattr(module, "attention_dropout") and isinstance(
-            module.attention_dropout, float
-        ):  # Llama's attention
-            module.attention_dropout = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):  # Llama's attention
+            setattr(module, "attention_dropout", 0.0)  # noqa: B010 (its type is unknown)
 
 
 def positions_of(attend: Tensor) -> Tensor:
@@ -146,6 +145,7 @@ def answer_logits(model: nn.Module, tokens: Tensor, attend: Tensor, *, answer_wi
     return logits[:, :-1]
 
 
+@reads_weights
 def token_scores(model: PreTrainedModel, tokens: Tensor, attend: Tensor) -> Tensor:
     """Return the score [B, L] of each prefix that ends in each token; a reward model's score is the last one's."""
     hidden = model.base_model(

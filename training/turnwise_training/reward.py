@@ -24,7 +24,6 @@ from turnwise_training.reward_data import Micro, make_plan, read_demonstrations
 from turnwise_training.reward_metrics import reward_report
 from turnwise_training.run import Run, refuse_finished
 from turnwise_training.scoring import batch_scores, score_ids
-from turnwise_training.sharding import gathering
 
 
 def prompt_loss(scores: Tensor, prompt: RankedPrompt) -> Tensor:
@@ -46,7 +45,7 @@ def reward_loss(model: PreTrainedModel, *, precision: str) -> Callable[[Micro], 
         parts = scores.split_with_sizes([len(prompt.answers) for prompt in prompts])
         return torch.stack([prompt_loss(*part) for part in zip(parts, prompts, strict=True)]).sum()
 
-    return gathering(model, summed)
+    return summed
 
 
 def centre(model: PreTrainedModel, demonstrations: Sequence[list[int]]) -> None:

@@ -4,18 +4,18 @@ A state is saved whole, so that a run goes on, and a model is exported, as if it
 """
 
 from collections.abc import Callable
+from functools import wraps
 from types import MethodType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-P = ParamSpec("P")
-R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def shard(model: nn.Module, device: torch.device) -> None:
@@ -26,21 +26,25 @@ def shard(model: nn.Module, device: torch.device) -> None:
         sharded: FSDPModule = fully_shard(module, mesh=mesh)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(enable=True)  # gloo knows no scaled sum
-    model.register_load_state_dict_pre_hook(_lay_out_state)
 
 
-def gathering(model: nn.Module, work: Callable[P, R]) -> Callable[P, R]:
-    """Return `work`, which reads the model's weights without calling the model, such that it finds them whole.
+def reads_weights(work: F) -> F:
+    """Let a function of a model read weights without calling the model: sharded ones are whole while it runs.
 
-    It is run as if it were the model's `forward`, which is where FSDP2 gathers weights and lets them go.
+    It runs as if it were the model's `forward`, which is where FSDP2 gathers weights and lets them go.
     """
-    if not isinstance(model, FSDPModule):
-        return work
-    name = f"gathered_{work.__name__}_{id(work)}"
-    setattr(model, name, MethodType(lambda _, *args, **named: work(*args, **named), model))
-    register_fsdp_forward_method(model, name)
-    run: Callable[P, R] = getattr(model, name)
-    return run
+    name = f"gathered_{work.__name__}"
+
+    @wraps(work)
+    def run(model: object, *args: object, **named: object) -> object:
+        if not isinstance(model, FSDPModule):
+            return work(model, *args, **named)
+        if not hasattr(model, name):
+            setattr(model, name, MethodType(work, model))
+            register_fsdp_forward_method(cast("nn.Module", model), name)
+        return getattr(model, name)(*args, **named)
+
+    return cast("F", run)
 
 
 def whole(state: Any, *, keep: bool) -> Any:
@@ -58,15 +62,10 @@ def whole(state: Any, *, keep: bool) -> Any:
     return state
 
 
-def laid_out_like(value: Tensor, like: Tensor) -> Tensor:
-    """Return a whole tensor laid out as `like` is; every process has to hold all of it."""
-    if not isinstance(like, DTensor) or value.shape != like.shape:
-        return value
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
-
-
-def _lay_out_state(model: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Lay a whole state out as the model is, before the model takes it."""
-    for name, value in model.state_dict().items():
-        if prefix + name in state:
-            state[prefix + name] = laid_out_like(state[prefix + name], value)
+def laid_out_like(state: Any, like: Any) -> Any:
+    """Return a nested whole state with each tensor laid out as the one at its place in `like`; all hold all of it."""
+    if isinstance(like, dict):
+        return {key: laid_out_like(value, like.get(key)) for key, value in state.items()}
+    if isinstance(like, DTensor) and state.shape == like.shape:
+        return distribute_tensor(state.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    return state
