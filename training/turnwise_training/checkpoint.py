@@ -2,20 +2,25 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import tokenizers
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from turnwise_training.adapters import ADAPTER, POLICY, merged, save_adapter
 from turnwise_training.card import RECORD, write_card
 from turnwise_training.config import RewardConfig, StageConfig
 from turnwise_training.data import source_path
+from turnwise_training.errors import RunError
 from turnwise_training.models import generation_config
+from turnwise_training.parallel import Parallel
 from turnwise_training.recipe import as_json
 from turnwise_training.run import file_sha256, write_durably
+from turnwise_training.sharding import plain_type
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -32,17 +37,25 @@ def export_checkpoint(
     steps: int,
     held_out: dict[str, dict[str, float]],
     parent: Path | None,
+    parallel: Parallel,
     facts: Mapping[str, object] | None = None,
 ) -> None:
     """Write the model in bfloat16 with everything it needs to be served, beside its place, then rename it there.
 
-    `facts` join the record in training.json.
+    Every process calls this and the first one writes; shards are gathered and an adapter is merged. `facts` join the
+    record in training.json. Raises RunError where the files cannot be written.
     """
-    shipped = type(model)(model.config).to(torch.bfloat16)
-    shipped.load_state_dict(model.state_dict())
-    shipped.generation_config = generation_config(tokenizer)
-    facts = {"steps": steps, "held_out": held_out, **(facts or {})}
-    _write(shipped, tokenizer, folder, _record(shipped, stage, config, facts, sources, parent))
+    weights = parallel.whole(model.state_dict())
+
+    def write() -> None:
+        shipped = plain_type(model)(model.config).to(torch.bfloat16)
+        shipped.load_state_dict(merged(model, weights, POLICY))
+        shipped.generation_config = generation_config(tokenizer)
+        every = {"steps": steps, "held_out": held_out, **(facts or {})}
+        record = _record(shipped, stage, config, every, sources, parent)
+        _write(shipped, tokenizer, folder, record, lambda place: save_adapter(model, weights, POLICY, place))
+
+    parallel.on_main(write)
 
 
 def export_reward_model(
@@ -52,29 +65,42 @@ def export_reward_model(
     *,
     steps: int,
     report: dict[str, object],
+    keep_adapter: Callable[[Path], None] = lambda place: None,  # noqa: ARG005
 ) -> None:
-    """Write a reward model as a sequence classifier in float32.
+    """Write a reward model as a sequence classifier in float32; `keep_adapter` writes its adapter to a folder.
 
     bfloat16 would move scores by a hundredth, and the demonstrations' mean with them.
     """
     sources = [*config.rankings, *config.demonstrations]
     facts = {"steps": steps, "held_out": {}, "reward": report}
-    _write(model, tokenizer, config.output, _record(model, "reward", config, facts, sources, config.model))
+    record = _record(model, "reward", config, facts, sources, config.model)
+    _write(model, tokenizer, config.output, record, keep_adapter)
 
 
 def _write(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, record: dict[str, object]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    record: dict[str, object],
+    keep_adapter: Callable[[Path], None],
 ) -> None:
     unfinished = folder.with_name(f".tmp-{folder.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    model.save_pretrained(unfinished)
-    tokenizer.save_pretrained(unfinished)
-    write_durably(unfinished / RECORD, (json.dumps(record, indent=2) + "\n").encode())
-    write_card(unfinished)
-    if folder.exists():
-        shutil.rmtree(folder)
-    unfinished.rename(folder)
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        model.save_pretrained(unfinished)
+        keep_adapter(unfinished / ADAPTER)
+        tokenizer.save_pretrained(unfinished)
+        write_durably(unfinished / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+        write_card(unfinished)
+        if folder.exists():
+            shutil.rmtree(folder)
+        unfinished.rename(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise RunError(
+            f"{folder} could not be written ({error}); the run's steps are kept: free disk space and run again"
+        ) from error
 
 
 def _record(

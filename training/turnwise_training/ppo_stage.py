@@ -178,6 +178,7 @@ def _export(config: PPOConfig, policy: PreTrainedModel, encoder: Encoder, parall
         steps=config.iterations,
         held_out=held_out_losses(policy, encoder, sources, tokens=config.eval_tokens),
         parent=config.model,
+        parallel=parallel,
         facts={"held_out_before": held_out_losses(reference, encoder, sources, tokens=config.eval_tokens)},
     )
 

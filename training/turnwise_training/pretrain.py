@@ -104,6 +104,7 @@ def run_pretrain(config: PretrainConfig, *, force: bool) -> None:
         steps=steps,
         held_out=held_out,
         parent=None,
+        parallel=parallel,
     )
 
 

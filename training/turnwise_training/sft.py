@@ -154,4 +154,5 @@ def run_sft(config: SFTConfig, *, force: bool) -> None:
         steps=steps,
         held_out=held_out,
         parent=config.model,
+        parallel=parallel,
     )

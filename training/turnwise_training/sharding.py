@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+M = TypeVar("M", bound=nn.Module)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -45,6 +46,11 @@ def reads_weights(work: F) -> F:
         return getattr(model, name)(*args, **named)
 
     return cast("F", run)
+
+
+def plain_type(model: M) -> type[M]:
+    """Return the class a model had before FSDP2 gave it one of its own."""
+    return cast("type[M]", next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule)))
 
 
 def whole(state: Any, *, keep: bool) -> Any:
