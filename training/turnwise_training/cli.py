@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from turnwise_training.config import (
+    EvaluateConfig,
+    PPOConfig,
     PretrainConfig,
     RewardConfig,
+    SampleConfig,
     SFTConfig,
     StageConfig,
     TokenizerConfig,
@@ -71,6 +74,50 @@ def reward(
     from turnwise_training.reward import describe, run_reward
 
     return _print(config, describe(config)) if dry_run else run_reward(config, force=force)
+
+
+@app.command()
+def ppo(recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False) -> None:
+    """Train a fine-tuned model against its rewards by PPO, with the pretraining mix where the recipe has one."""
+    config = load_config(PPOConfig, recipe, overrides or [])
+    from turnwise_training.ppo_stage import describe, run_ppo
+
+    return _print(config, describe(config)) if dry_run else run_ppo(config, force=force)
+
+
+@app.command()
+def sample(
+    recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
+) -> None:
+    """Sample several answers to each prompt, as rows of rankings for people or a reward model to order."""
+    config = load_config(SampleConfig, recipe, overrides or [])
+    from turnwise_training.sample import describe, run_sample
+
+    return _print(config, describe(config)) if dry_run else run_sample(config, force=force)
+
+
+@app.command()
+def evaluate(
+    recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
+) -> None:
+    """Judge checkpoints: held-out loss, win rates, refusals, the answers; write evaluation.json."""
+    config = load_config(EvaluateConfig, recipe, overrides or [])
+    from turnwise_training.evaluate.command import describe, run_evaluate
+
+    return _print(config, describe(config)) if dry_run else run_evaluate(config, force=force)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder, such as runs/NAME.")],
+    evaluation: Annotated[
+        Path | None, typer.Option(help="evaluation.json, whose answers are shown as well.")
+    ] = None,
+) -> None:
+    """Write report.html of a run: curves, calibration, answers, alarms and settings in one file."""
+    from turnwise_training.report import write_report
+
+    typer.echo(write_report(run, evaluation=evaluation))
 
 
 @app.command()

@@ -13,6 +13,10 @@ from turnwise_training.data import Conversation, Prompt, Ranking, Row, read_sour
 from turnwise_training.errors import ConfigurationError
 
 
+REFERENCE = "reference"
+"""The column that holds a demonstration's own reply, for rewards that compare with it."""
+
+
 @dataclass(frozen=True)
 class EncodedPrompt:
     """A prompt and its tokens, the header of the reply included."""
@@ -62,7 +66,7 @@ def prompt_of(row: Row) -> Prompt | None:
     if isinstance(row, Conversation):
         replies = [index for index, message in enumerate(row.messages) if message["role"] == "assistant"]
         before = row.messages[: replies[-1]] if replies else ()
-        return Prompt(tuple(before), {}) if before else None
+        return Prompt(tuple(before), {REFERENCE: row.messages[replies[-1]]["content"]}) if before else None
     return None
 
 
