@@ -293,4 +293,73 @@ class PPOConfig:
     precision: Precision = "bfloat16"
 
 
-StageConfig = TokenizerConfig | PretrainConfig | SFTConfig | RewardConfig | PPOConfig
+@dataclass(frozen=True)
+class Sampling:
+    """How answers of a finished checkpoint are sampled: the whole softmax at one temperature."""
+
+    max_prompt_tokens: int = 512
+    """Longer prompts are left out."""
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    batch: int = 64
+    """Answers sampled at once; memory and speed only."""
+    precision: Precision = "bfloat16"
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """`turnwise-train sample`: answers to rank, written as rows of rankings."""
+
+    model: Path
+    output: Path
+    """The file of rows; its name ends in .jsonl."""
+    prompts: dict[str, int]
+    """Prompts taken of each source at most."""
+    answers: int = 4
+    """K, the answers to each prompt."""
+    rank_by: tuple[RewardTerm, ...] = ()
+    """What ranks the answers by its score; without it all have rank 1 and wait for a labeler."""
+    sampling: Sampling = Sampling()
+    data: Path = Path("../shared/data/permissive")
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """`turnwise-train evaluate`."""
+
+    checkpoints: dict[str, Path]
+    """The model directories to judge, by name."""
+    output: Path
+    """The file of figures, evaluation.json."""
+    against: str = ""
+    """The checkpoint that the others are compared with; the first one unless named."""
+    prompts: dict[str, int] = field(default_factory=dict)
+    """Held-out prompts of each source that all checkpoints answer, at most."""
+    judge: tuple[RewardTerm, ...] = ()
+    """What prefers the answer of higher score; it should have trained on none of the checkpoints' data."""
+    held_out: tuple[str, ...] = ()
+    """Sources whose held-out rows' loss is taken; that of running text shows the alignment tax."""
+    reward_models: dict[str, Path] = field(default_factory=dict)
+    """Reward models whose accuracy and calibration are taken on the held-out rows of `rankings`."""
+    rankings: dict[str, int] = field(default_factory=dict)
+    """Prompts taken of each source of rankings at most."""
+    harmful: dict[str, int] = field(default_factory=dict)
+    """Prompts that should be refused; these sources are read whole, so no stage should train on them."""
+    harmless: dict[str, int] = field(default_factory=dict)
+    """Prompts that sound alarming and should be answered, read in the same way."""
+    refusal_judge: RewardTerm | None = None
+    """What scores a refusal above 0; without it phrases are looked for."""
+    sampling: Sampling = Sampling()
+    resamples: int = 1000
+    """Bootstrap samples of the prompts behind each 95% interval."""
+    eval_tokens: int = 8192
+    max_tokens: int = 1024
+    """Rankings with a longer prompt and completion are dropped."""
+    data: Path = Path("../shared/data/permissive")
+    seed: int = 1
+
+
+StageConfig = (
+    TokenizerConfig | PretrainConfig | SFTConfig | RewardConfig | PPOConfig | SampleConfig | EvaluateConfig
+)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Hashable, Sequence
+from statistics import fmean
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 _LIST_ITEM = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+\S", re.MULTILINE)
@@ -35,3 +36,15 @@ def ngrams(text: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
 def has_list(text: str) -> bool:
     """Tell whether a text holds a list: two lines or more that begin with a bullet or a number."""
     return len(_LIST_ITEM.findall(text)) > 1
+
+
+def text_figures(texts: Sequence[str]) -> dict[str, float]:
+    """Return means over texts of their words, repetition and lists, and how varied they are together."""
+    parts = [words(text) for text in texts]
+    return {
+        "words_mean": fmean(map(len, parts)),
+        "distinct_1": distinct(parts, 1),
+        "distinct_2": distinct(parts, 2),
+        "repetition_4": fmean(repetition(part, 4) for part in parts),
+        "list_share": fmean(map(has_list, texts)),
+    }
