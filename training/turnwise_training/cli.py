@@ -1,6 +1,8 @@
 """The command line `turnwise-train`; heavy libraries are imported by the stage that needs them."""
 
 import json
+import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,10 +19,12 @@ from turnwise_training.config import (
     StageConfig,
     TokenizerConfig,
 )
+from turnwise_training.data_cli import app as data_app
 from turnwise_training.errors import TrainingError
 from turnwise_training.recipe import as_json, load_config
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a dialogue model, stage by stage.")
+app.add_typer(data_app, name="data")
 
 Recipe = Annotated[Path, typer.Argument(help="The recipe: a YAML file of this stage's settings.")]
 Overrides = Annotated[
@@ -138,8 +142,16 @@ def _print(config: StageConfig, facts: dict[str, object]) -> None:
     typer.echo(json.dumps({"config": as_json(config), **facts}, indent=2))
 
 
+def _show_log() -> None:
+    """Let the package's log reach the terminal; of several processes the first alone tells more than warnings."""
+    logging.basicConfig(format="%(message)s")
+    if os.environ.get("RANK", "0") == "0":
+        logging.getLogger("turnwise_training").setLevel(logging.INFO)
+
+
 def main() -> None:
     """Run the command line; a known error is printed without a traceback and exits 2."""
+    _show_log()
     try:
         app()
     except TrainingError as error:

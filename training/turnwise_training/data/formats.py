@@ -7,6 +7,7 @@ from itertools import takewhile
 from turnwise_training.data.messages import read_answer, read_message, read_messages, read_prompt, user_says
 from turnwise_training.data.native import (
     Fields,
+    UnusableRow,
     conversation,
     parse_conversation,
     parse_prompt,
@@ -28,10 +29,6 @@ from turnwise_training.data.rows import (
 from turnwise_training.errors import DataError
 
 Converter = Callable[[Fields, str], Row | Iterable[Row]]
-
-
-class UnusableRow(Exception):  # noqa: N818 - no fault: the row is dropped and counted
-    """A well-formed row that nothing can be learnt from; the message is the reason it is counted under."""
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,17 @@ Fields = Mapping[str, object]
 """The columns of a row that are not null."""
 
 
+class UnusableRow(Exception):  # noqa: N818 - no fault: the row is dropped and counted
+    """A well-formed row that nothing can be learnt from; the message is the reason it is counted under."""
+
+
 def parse_text(fields: Fields, where: str) -> Text:
     """Read `{"text": ...}`."""
     text = fields["text"]
     if not isinstance(text, str):
         raise DataError(f"expected a string 'text', found {type(text).__name__}")
+    if not text or text.isspace():
+        raise UnusableRow("empty text")
     return Text(text, where=where)
 
 

@@ -102,8 +102,13 @@ class Prompt:
 
     @property
     def group(self) -> str:
+        return group_of(self.prompt, self.user)
+
+    @property
+    def user(self) -> str | None:
+        """Who wrote the prompt, if a column says so."""
         user = self.columns.get("user")
-        return group_of(self.prompt, user if isinstance(user, str) else None)
+        return None if user is None else str(user)
 
 
 @dataclass(frozen=True, slots=True)

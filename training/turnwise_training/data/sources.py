@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from turnwise_training.data.formats import Format, UnusableRow, convert_row
+from turnwise_training.data.formats import Format, convert_row
+from turnwise_training.data.native import UnusableRow
 from turnwise_training.data.readers import SUFFIXES, read_values
 from turnwise_training.data.rows import Row, contents
 from turnwise_training.errors import DataError
