@@ -9,19 +9,11 @@ from typing import Annotated
 
 import typer
 
-from turnwise_training.config import (
-    EvaluateConfig,
-    PPOConfig,
-    PretrainConfig,
-    RewardConfig,
-    SampleConfig,
-    SFTConfig,
-    StageConfig,
-    TokenizerConfig,
-)
+from turnwise_training.config import LadderConfig
 from turnwise_training.data_cli import app as data_app
 from turnwise_training.errors import TrainingError
 from turnwise_training.recipe import as_json, load_config
+from turnwise_training.stages import STAGES
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a dialogue model, stage by stage.")
 app.add_typer(data_app, name="data")
@@ -36,79 +28,45 @@ DryRun = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace a finished output directory.")]
 
 
+def _stage_command(name: str, text: str) -> None:
+    """Add the command of a stage; all of them take a recipe, overrides, --dry-run and --force."""
+    stage = STAGES[name]
+
+    def command(
+        recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
+    ) -> None:
+        config = stage.load(recipe, overrides or [])
+        if dry_run:
+            typer.echo(json.dumps({"config": as_json(config), **stage.describe(config)}, indent=2))
+        else:
+            stage.run(config, force=force)
+
+    app.command(name, help=text)(command)
+
+
+_stage_command("tokenizer", "Train a byte-level BPE tokenizer with the chat template.")
+_stage_command("pretrain", "Train a new model on running text and dialogues, every token.")
+_stage_command("sft", "Fine-tune a model on demonstrations: loss on the assistant's turns only.")
+_stage_command("sample", "Sample several answers to each prompt, for people or a reward to rank.")
+_stage_command("reward", "Train a reward model on rankings, all answers to a prompt in one batch element.")
+_stage_command("ppo", "Train a fine-tuned model against its rewards by PPO, with a pretraining mix if named.")
+_stage_command("evaluate", "Judge checkpoints: held-out loss, win rates, refusals; write evaluation.json.")
+
+
 @app.command()
-def tokenizer(
-    recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
+def ladder(
+    recipe: Annotated[Path, typer.Argument(help="A YAML file that names stages and their recipes.")],
+    dry_run: DryRun = False,
 ) -> None:
-    """Train a byte-level BPE tokenizer with the chat template."""
-    config = load_config(TokenizerConfig, recipe, overrides or [])
-    if dry_run:
-        return _print(config, {})
-    from turnwise_training.tokenizer import run_tokenizer
+    """Run several stages in order, rounds of sample, reward and PPO included; finished ones are passed over."""
+    from turnwise_training.ladder import climb, plan
 
-    return run_tokenizer(config, force=force)
-
-
-@app.command()
-def pretrain(
-    recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
-) -> None:
-    """Train a new model on running text and dialogues, every token."""
-    config = load_config(PretrainConfig, recipe, overrides or [])
-    from turnwise_training.pretrain import describe, run_pretrain
-
-    return _print(config, describe(config)) if dry_run else run_pretrain(config, force=force)
-
-
-@app.command()
-def sft(recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False) -> None:
-    """Fine-tune a model on demonstrations: loss on the assistant's turns only."""
-    config = load_config(SFTConfig, recipe, overrides or [])
-    from turnwise_training.sft import describe, run_sft
-
-    return _print(config, describe(config)) if dry_run else run_sft(config, force=force)
-
-
-@app.command()
-def reward(
-    recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
-) -> None:
-    """Train a reward model on rankings and comparisons: all answers to a prompt in one batch element."""
-    config = load_config(RewardConfig, recipe, overrides or [])
-    from turnwise_training.reward import describe, run_reward
-
-    return _print(config, describe(config)) if dry_run else run_reward(config, force=force)
-
-
-@app.command()
-def ppo(recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False) -> None:
-    """Train a fine-tuned model against its rewards by PPO, with the pretraining mix where the recipe has one."""
-    config = load_config(PPOConfig, recipe, overrides or [])
-    from turnwise_training.ppo_stage import describe, run_ppo
-
-    return _print(config, describe(config)) if dry_run else run_ppo(config, force=force)
-
-
-@app.command()
-def sample(
-    recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
-) -> None:
-    """Sample several answers to each prompt, as rows of rankings for people or a reward model to order."""
-    config = load_config(SampleConfig, recipe, overrides or [])
-    from turnwise_training.sample import describe, run_sample
-
-    return _print(config, describe(config)) if dry_run else run_sample(config, force=force)
-
-
-@app.command()
-def evaluate(
-    recipe: Recipe, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
-) -> None:
-    """Judge checkpoints: held-out loss, win rates, refusals, the answers; write evaluation.json."""
-    config = load_config(EvaluateConfig, recipe, overrides or [])
-    from turnwise_training.evaluate.command import describe, run_evaluate
-
-    return _print(config, describe(config)) if dry_run else run_evaluate(config, force=force)
+    config = load_config(LadderConfig, recipe, [])
+    if not dry_run:
+        return climb(config, recipe.parent)
+    for planned in plan(config, recipe.parent):
+        typer.echo(f"round {planned.round}: {planned.stage.name} -> {planned.config.output}")
+    return None
 
 
 @app.command()
@@ -136,10 +94,6 @@ def card(
     from turnwise_training.card import update_card
 
     update_card(folder, notes=notes, behaviour=behaviour)
-
-
-def _print(config: StageConfig, facts: dict[str, object]) -> None:
-    typer.echo(json.dumps({"config": as_json(config), **facts}, indent=2))
 
 
 def _show_log() -> None:

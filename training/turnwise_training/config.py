@@ -360,6 +360,28 @@ class EvaluateConfig:
     seed: int = 1
 
 
+@dataclass(frozen=True)
+class Rung:
+    """A stage of a ladder."""
+
+    stage: str
+    recipe: Path
+    """Found from the folder of the ladder's own file."""
+    set: dict[str, str] = field(default_factory=dict)
+    """Settings that replace the recipe's; {round} and {previous} stand for numbers of rounds."""
+
+
+@dataclass(frozen=True)
+class LadderConfig:
+    """`turnwise-train ladder`: stages run one after the other."""
+
+    before: tuple[Rung, ...] = ()
+    """Stages that run once."""
+    rounds: int = 1
+    each: tuple[Rung, ...] = ()
+    """Stages that run in every round."""
+
+
 StageConfig = (
     TokenizerConfig | PretrainConfig | SFTConfig | RewardConfig | PPOConfig | SampleConfig | EvaluateConfig
 )

@@ -49,6 +49,11 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def describe(config: TokenizerConfig) -> dict[str, object]:
+    """Return what a dry run prints: the text to read at most."""
+    return {"megabytes_at_most": sum(config.sources.values())}
+
+
 def run_tokenizer(config: TokenizerConfig, *, force: bool) -> None:
     """Train the tokenizer a recipe describes and write it to `config.output`."""
     refuse_finished(config.output / "tokenizer.json", force=force)

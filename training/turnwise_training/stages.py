@@ -1,0 +1,60 @@
+"""The stages by name: their settings and where their work is, imported when it is asked for."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from turnwise_training.config import (
+    EvaluateConfig,
+    PPOConfig,
+    PretrainConfig,
+    RewardConfig,
+    SampleConfig,
+    SFTConfig,
+    StageConfig,
+    TokenizerConfig,
+)
+from turnwise_training.recipe import load_config
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its module has `describe(config)` and `run_NAME(config, force=...)`."""
+
+    name: str
+    settings: type[StageConfig]
+    module: str
+    marker: str
+    """The file inside `output` that shows that the stage has finished; empty where the output is the file."""
+
+    def load(self, recipe: Path, overrides: Sequence[str]) -> StageConfig:
+        """Return the settings of a recipe file with overrides."""
+        return load_config(self.settings, recipe, overrides)
+
+    def describe(self, config: StageConfig) -> dict[str, object]:
+        """Return what a dry run prints."""
+        facts: dict[str, object] = importlib.import_module(self.module).describe(config)
+        return facts
+
+    def run(self, config: StageConfig, *, force: bool) -> None:
+        """Run the stage to its end, going on from where it was."""
+        getattr(importlib.import_module(self.module), f"run_{self.name}")(config, force=force)
+
+    def is_finished(self, config: StageConfig) -> bool:
+        """Tell whether the stage has written its output."""
+        return (config.output / self.marker).exists()
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("tokenizer", TokenizerConfig, "turnwise_training.tokenizer", "tokenizer.json"),
+        Stage("pretrain", PretrainConfig, "turnwise_training.pretrain", "model.safetensors"),
+        Stage("sft", SFTConfig, "turnwise_training.sft", "model.safetensors"),
+        Stage("sample", SampleConfig, "turnwise_training.sample", ""),
+        Stage("reward", RewardConfig, "turnwise_training.reward", "model.safetensors"),
+        Stage("ppo", PPOConfig, "turnwise_training.ppo_stage", "model.safetensors"),
+        Stage("evaluate", EvaluateConfig, "turnwise_training.evaluate.command", ""),
+    )
+}
