@@ -6,19 +6,22 @@ import socket
 from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from turnwise_training.episodes import Episode
 
 Stage = Literal["pretrain", "sft", "reward", "ppo"]
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["turnwise_training.pretrain", "turnwise_training.sft", "turnwise_training.reward", "support.training_processes"]
+    [f"turnwise_training.{stage}" for stage in ("pretrain", "sft", "reward", "ppo_stage")] + [__name__]
 )
 
 
 def run_stage(stage: Stage, recipe: Path, *overrides: str, force: bool = True) -> None:
     """Run a stage in this process."""
-    from turnwise_training import config, pretrain, reward, sft
+    from turnwise_training import config, ppo_stage, pretrain, reward, sft
     from turnwise_training.recipe import load_config
 
     if stage == "pretrain":
@@ -27,6 +30,13 @@ def run_stage(stage: Stage, recipe: Path, *overrides: str, force: bool = True) -
         sft.run_sft(load_config(config.SFTConfig, recipe, overrides), force=force)
     elif stage == "reward":
         reward.run_reward(load_config(config.RewardConfig, recipe, overrides), force=force)
+    else:
+        ppo_stage.run_ppo(load_config(config.PPOConfig, recipe, overrides), force=force)
+
+
+def count_spaces(episodes: "Sequence[Episode]") -> list[float]:
+    """Reward answers by their number of spaces."""
+    return [float(episode.reply.count(" ")) for episode in episodes]
 
 
 def _begin(stage: Stage, recipe: Path, overrides: Sequence[str], environment: Mapping[str, str]) -> None:

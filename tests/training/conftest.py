@@ -165,3 +165,36 @@ def reward_recipe(
     path = tmp_path / "reward.yaml"
     path.write_text(yaml.safe_dump(recipe))
     return path
+
+
+@pytest.fixture
+def ppo_recipe(
+    tmp_path: Path, base_checkpoint: Path, write_source: Callable[[str, list[object]], Path]
+) -> Path:
+    """A recipe of four iterations of two minibatches, with a pretraining mix; micro-batches of unequal size."""
+    write_source("asked", [conversation(n) for n in range(400)])
+    write_source("text", [{"text": f"{n} " + " ".join(SENTENCES)} for n in range(30)])
+    recipe = {
+        "name": "ppo",
+        "model": str(base_checkpoint),
+        "output": str(tmp_path / "ppo"),
+        "data": str(tmp_path / "data"),
+        "runs": str(tmp_path / "runs"),
+        "prompts": {"asked": 400},
+        "rewards": [{"kind": "callable", "source": "support.training_processes:count_spaces"}],
+        "iterations": 4,
+        "batch": 8,
+        "minibatch": 4,
+        "micro": 3,
+        "max_new_tokens": 6,
+        "ptx": {"mix": {"text": 1.0}, "rows": 3, "seq_len": 32},
+        "policy": {"learning_rate": 0.001, "muon_learning_rate": 0.0, "eps": 1e-5},
+        "value": {"learning_rate": 0.001, "muon_learning_rate": 0.0, "eps": 1e-5},
+        "kl_max": 1000.0,
+        "eval_tokens": 200,
+        "show_every": 2,
+        "save_every": 2,
+    }
+    path = tmp_path / "ppo.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path

@@ -99,7 +99,7 @@ def _data(record: Record, notes: Record) -> str:
 
 def _sources(stage: Record) -> set[str]:
     config = stage["config"]
-    kinds = ("rows", "rankings", "demonstrations")
+    kinds = ("rows", "rankings", "demonstrations", "prompts")
     return {name for mix in config.get("mixes", {}).values() for name in mix}.union(
         *(config.get(kind, {}) for kind in kinds)
     )
@@ -108,8 +108,7 @@ def _sources(stage: Record) -> set[str]:
 def _recipe(record: Record) -> str:
     lines = [
         f"- **{label}**: {stage['steps']} steps of {_batch(stage['config'])}, peak rates "
-        f"{stage['config']['optimization']['learning_rate']} (AdamW) and "
-        f"{stage['config']['optimization']['muon_learning_rate']} (Muon), seed {stage['config']['seed']}"
+        f"{_rates(stage['config'])}, seed {stage['config']['seed']}"
         for label, stage in zip(_labels(record), _stages(record), strict=True)
     ]
     return "## Recipe\n\n" + "\n".join([*lines, "", "Every setting is in training.json."])
@@ -117,6 +116,13 @@ def _recipe(record: Record) -> str:
 
 def _batch(config: Record) -> str:
     return f"{config['batch_tokens']:,} tokens" if "batch_tokens" in config else f"{config['batch']} prompts"
+
+
+def _rates(config: Record) -> str:
+    if "optimization" not in config:
+        return f"{config['policy']['learning_rate']} (policy) and {config['value']['learning_rate']} (value)"
+    rates = config["optimization"]
+    return f"{rates['learning_rate']} (AdamW) and {rates['muon_learning_rate']} (Muon)"
 
 
 def _held_out(record: Record) -> str:

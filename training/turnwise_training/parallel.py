@@ -76,6 +76,10 @@ class Parallel:
         """Tell whether the value is true on any process."""
         return self.sum(float(value)) > 0
 
+    def any_in_step(self, value: bool) -> bool:
+        """Tell whether the value is true here, or, where a sharded model makes processes keep step, on any."""
+        return self.any(value) if self.is_sharded else value
+
     def on_main(self, work: Callable[[], None]) -> None:
         """Do `work` on the first process alone; an error raised there on purpose is raised on every process."""
         problem: TrainingError | None = None
@@ -92,15 +96,6 @@ class Parallel:
         """Return a nested state with every sharded tensor whole on the first process, and None elsewhere."""
         return whole(state, keep=self.is_main) if self.is_sharded else state
 
-    def summed(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Return the sum of each tensor over the processes; the tensors themselves stay as they are."""
-        if self.world == 1:
-            return list(tensors)
-        totals = [tensor.clone() for tensor in tensors]
-        for total in totals:
-            dist.all_reduce(total)
-        return totals
-
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add up each gradient over the processes; a parameter without one counts as 0. Shards are summed already."""
         if self.world == 1:
@@ -113,18 +108,34 @@ class Parallel:
 
     def clip_gradients(self, parameters: Iterable[nn.Parameter], limit: float) -> float:
         """Scale the gradients to a norm of at most `limit`; return the norm before."""
-        norm: Tensor = torch.nn.utils.clip_grad_norm_(list(parameters), limit)
-        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        return _as_float(torch.nn.utils.clip_grad_norm_(list(parameters), limit))
+
+    def norm_of_sum(self, gradients: Sequence[Tensor]) -> float:
+        """Return the norm that gradients would have once they were summed; they stay as they are."""
+        if self.world > 1 and not self.is_sharded:
+            gradients = [gradient.clone() for gradient in gradients]
+            for gradient in gradients:
+                dist.all_reduce(gradient)
+        return _as_float(torch.nn.utils.get_total_norm(gradients))
 
     def spread(self, items: Sequence[T], work: Callable[[Sequence[T]], list[Any]]) -> list[Any]:
-        """Return work(items), item by item, each process working on one stretch of `items` and getting all results."""
+        """Return work(items), item by item, each process working on one stretch of `items` and getting all results.
+
+        Where a sharded model makes processes keep step, stretches are made equal by doing the last item again.
+        """
         size = -(-len(items) // self.world)
-        done = work(items[self.rank * size : (self.rank + 1) * size])
-        return [item for part in self.gather(done) for item in part]
+        mine = items[self.rank * size : (self.rank + 1) * size]
+        if self.is_sharded and items:
+            mine = [*mine, *[items[-1]] * (size - len(mine))]
+        return [item for part in self.gather(work(mine)) for item in part][: len(items)]
 
     def wait(self) -> None:
         """Wait until every process is here."""
         self._accelerator.wait_for_everyone()
+
+
+def _as_float(norm: Tensor) -> float:
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def _wants_shards() -> bool:

@@ -45,8 +45,9 @@ class PretrainingMix:
         coef = self._settings.coef
         nll = accumulate(lambda rows: coef * self._loss(rows), batch, self._parallel) / coef
         after = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        norm = self._parallel.norm_of_sum
         added = [now - then for now, then in zip(after, before, strict=True)]
-        return {"ptx_nll": nll, "ptx_gradient_ratio": self._norm(added) / self._norm(before)}
+        return {"ptx_nll": nll, "ptx_gradient_ratio": norm(added) / norm(before)}
 
     def rows(self, step: int) -> Rows:
         """Return the rows of one optimizer step."""
@@ -66,10 +67,3 @@ class PretrainingMix:
 
     def _read_source_once(self, name: str) -> list[Row]:
         return read_source(self._data, name, seed=self._seed)
-
-    def _norm(self, gradients: list[Tensor]) -> float:
-        """Return the norm over all processes of gradients that are still each process's own."""
-        summed = self._parallel.summed(gradients)
-        return float(
-            torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(each) for each in summed]))
-        )

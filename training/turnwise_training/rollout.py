@@ -56,7 +56,7 @@ class TransformersEngine:
         self._end_ids = torch.tensor(sorted(end_ids), device=parallel.device)
         self._pad_id = pad_id
         self._batch = batch
-        self._copied = precision == "bfloat16"
+        self._copied = precision == "bfloat16" and not parallel.is_sharded  # shards cannot be copied
         self._model = copy.deepcopy(policy).to(torch.bfloat16) if self._copied else policy
 
     def refresh(self, policy: PreTrainedModel) -> None:
@@ -106,8 +106,10 @@ class TransformersEngine:
             ):
                 answer.add(*facts)
             kept = (~ended).nonzero()[:, 0]
-            if len(kept) == 0:
+            if not self._parallel.any_in_step(len(kept) > 0):
                 break
+            if len(kept) == 0:  # keep others company: a sharded model's forward needs every process
+                kept, alive[0] = kept.new_zeros(1), _Growing()
             if len(kept) < len(alive):
                 cache.batch_select_indices(kept)
                 alive = [alive[index] for index in kept.tolist()]

@@ -24,7 +24,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     layers = [layer for part in model.modules() if isinstance(part, nn.ModuleList) for layer in part]
     for module in [*layers, model]:
-        sharded: FSDPModule = fully_shard(module, mesh=mesh)
+        sharded: FSDPModule = fully_shard(module, mesh=mesh, reshard_after_forward=True)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(enable=True)  # gloo knows no scaled sum
 
