@@ -319,6 +319,8 @@ class SampleConfig:
     """K, the answers to each prompt."""
     rank_by: tuple[RewardTerm, ...] = ()
     """What ranks the answers by its score; without it all have rank 1 and wait for a labeler."""
+    with_demonstration: bool = False
+    """Whether the reply that a prompt's own conversation holds joins the answers, as the best of them."""
     sampling: Sampling = Sampling()
     data: Path = Path("../shared/data/permissive")
     seed: int = 1

@@ -10,7 +10,7 @@ from turnwise_training.data import Completion, Ranking, to_json
 from turnwise_training.episodes import Episode
 from turnwise_training.errors import ConfigurationError, RunError
 from turnwise_training.parallel import Parallel
-from turnwise_training.prompts import EncodedPrompt, read_prompts
+from turnwise_training.prompts import REFERENCE, EncodedPrompt, read_prompts
 from turnwise_training.rewards import build_reward
 from turnwise_training.run import write_durably
 from turnwise_training.sampling import Sampler
@@ -41,6 +41,7 @@ def run_sample(config: SampleConfig, *, force: bool) -> None:
             episodes[start : start + config.answers],
             scores[start : start + config.answers],
             policy=config.model.name,
+            with_demonstration=config.with_demonstration,
         )
         for start in range(0, len(episodes), config.answers)
     ]
@@ -60,11 +61,19 @@ def _prompts(config: SampleConfig) -> list[EncodedPrompt]:
     )
 
 
-def ranked(episodes: Sequence[Episode], scores: Sequence[float], *, policy: str) -> Ranking:
-    """Return the answers to one prompt ranked by score, the best one rank 1; equal scores tie."""
+def ranked(
+    episodes: Sequence[Episode], scores: Sequence[float], *, policy: str, with_demonstration: bool = False
+) -> Ranking:
+    """Return the answers to one prompt ranked by score, the best one rank 1; equal scores tie.
+
+    The demonstration that a prompt was made from stands above them all where it is asked for and there is one.
+    """
+    reference = episodes[0].prompt.columns.get(REFERENCE) if with_demonstration else None
+    best = [Completion(str(reference).strip(), 1, "demonstration")] if reference is not None else []
     order = sorted(set(scores), reverse=True)
     completions = [
-        Completion(episode.reply.strip(), order.index(score) + 1, policy)
+        Completion(episode.reply.strip(), len(best) + order.index(score) + 1, policy)
         for episode, score in zip(episodes, scores, strict=True)
+        if episode.reply.strip() != reference
     ]
-    return Ranking(episodes[0].prompt.prompt, tuple(completions))
+    return Ranking(episodes[0].prompt.prompt, (*best, *completions))
