@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,9 @@ from turnwise_training.data_cli import app as data_app
 from turnwise_training.errors import TrainingError
 from turnwise_training.recipe import as_json, load_config
 from turnwise_training.stages import STAGES
+
+FIRST_SPEAKS_S = 5.0
+"""How long other processes hold back an error that the first one may have too; its end ends them."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a dialogue model, stage by stage.")
 app.add_typer(data_app, name="data")
@@ -104,10 +108,12 @@ def _show_log() -> None:
 
 
 def main() -> None:
-    """Run the command line; a known error is printed without a traceback and exits 2."""
+    """Run the command line; a known error is printed without a traceback, by one of the processes, and exits 2."""
     _show_log()
     try:
         app()
     except TrainingError as error:
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(FIRST_SPEAKS_S)
         typer.echo(f"turnwise-train: {error}", err=True)
         sys.exit(2)
