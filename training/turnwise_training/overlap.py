@@ -11,7 +11,8 @@ from turnwise_training.prompts import REFERENCE
 def overlap_rewards(episodes: Sequence[Episode]) -> list[float]:
     """Return ROUGE-L's F1 of each answer and its reference in tenths, less 0.5 where the answer never ended.
 
-    Tenths, because a smaller difference says nothing about which answer is better: such answers shall tie. Raises DataError for a prompt without a reference. Source: Lin, "ROUGE", ACL 2004, section 3.
+    Tenths, because a smaller difference says nothing about which answer is better: such answers shall tie.
+    Raises DataError for a prompt without a reference. Source: Lin, "ROUGE", ACL 2004, section 3.
     """
     return [round(_overlap(episode), 1) - 0.5 * (not episode.sample.ended) for episode in episodes]
 

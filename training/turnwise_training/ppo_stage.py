@@ -12,7 +12,7 @@ from turnwise_training.data import Conversation, Row, Text, read_source, split_s
 from turnwise_training.errors import ConfigurationError, RunError
 from turnwise_training.evaluate import held_out_losses
 from turnwise_training.loop import resume
-from turnwise_training.models import load_model, load_reward_model
+from turnwise_training.models import load_model
 from turnwise_training.monitors import Alarms
 from turnwise_training.parallel import Parallel
 from turnwise_training.ppo import PPO
@@ -29,28 +29,17 @@ SHOWN_PROMPTS = 4
 
 
 def describe(config: PPOConfig) -> dict[str, object]:
-    """Return what a dry run prints: parameters, prompts, episodes, steps, the most tokens, the memory of the states."""
+    """Return what a dry run prints: prompts, episodes, optimizer steps, the most tokens."""
     check(config)
-    encoder = Encoder(load_tokenizer(config.model))
-    prompts = _read_prompts(config, encoder, held_out=False)
-    policy = load_model(config.model).num_parameters()
-    value = load_reward_model(config.value_model).num_parameters() if config.value_model else policy
+    prompts = _read_prompts(config, Encoder(load_tokenizer(config.model)), held_out=False)
     longest = max(len(prompt.ids) for prompt in prompts) + config.max_new_tokens
     return {
-        "parameters": {"policy": policy, "value": value},
         "prompts": len(prompts),
         "episodes": config.iterations * config.batch,
         "optimizer_steps": config.iterations * config.inner_epochs * -(-config.batch // config.minibatch),
         "longest_row": longest,
         "tokens_at_most": config.iterations * config.batch * longest,
-        "state_bytes": _state_bytes(config, policy=policy, value=value),
     }
-
-
-def _state_bytes(config: PPOConfig, *, policy: int, value: int) -> int:
-    """Return the bytes of weights, gradients, Adam's moments, average, reference and the engine's copy."""
-    copies = 2 * policy if config.precision == "bfloat16" else 0
-    return 16 * (policy + value) + 4 * policy + 4 * policy + copies
 
 
 def check(config: PPOConfig) -> None:

@@ -12,7 +12,6 @@ from turnwise_training.chat import Encoder
 from turnwise_training.data import Conversation, Prompt, Ranking, Row, read_source, split_source
 from turnwise_training.errors import ConfigurationError
 
-
 REFERENCE = "reference"
 """The column that holds a demonstration's own reply, for rewards that compare with it."""
 

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from turnwise_training.batches import Rows

@@ -33,9 +33,14 @@ class Stage:
         return load_config(self.settings, recipe, overrides)
 
     def describe(self, config: StageConfig) -> dict[str, object]:
-        """Return what a dry run prints."""
+        """Return what a dry run prints: memory and missing inputs, and where none is missing, data and steps."""
+        from turnwise_training.budget import budget
+
+        needs = budget(config)
+        if needs["missing_inputs"]:
+            return needs
         facts: dict[str, object] = importlib.import_module(self.module).describe(config)
-        return facts
+        return {**needs, **facts}
 
     def run(self, config: StageConfig, *, force: bool) -> None:
         """Run the stage to its end, going on from where it was."""
