@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from turnwise_training.data import Prompt
 
@@ -23,7 +24,7 @@ class Sample:
     ended: bool
     """Whether the last token ends the turn; false where the answer ran into the limit."""
     log_probs: list[float]
-    """The engine's own log-probability of each token: a check, never trained on."""
+    """The engine's own log-probability of each token: checked, and trained on only as an importance weight."""
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,8 @@ def lay_out(
         tokens[row, here] = torch.tensor(prompt + reply)
         attend[row, here] = True
     return Answers(tokens, attend, attend[:, before:])
+
+
+def engine_log_probs(episodes: Sequence[Episode]) -> Tensor:
+    """Return the engine's own log-probabilities [B, T], 0 after each answer's end."""
+    return pad_sequence([torch.tensor(each.sample.log_probs) for each in episodes], batch_first=True)

@@ -18,14 +18,13 @@ from statistics import fmean
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from turnwise_training import losses
 from turnwise_training.actors import Actors
 from turnwise_training.averages import WeightAverage
 from turnwise_training.chat import Encoder
 from turnwise_training.config import PPOConfig
-from turnwise_training.episodes import Answers, Episode, Experience, lay_out
+from turnwise_training.episodes import Answers, Episode, Experience, engine_log_probs, lay_out
 from turnwise_training.loop import Batch, Part, accumulate, update
 from turnwise_training.monitors import iteration_figures
 from turnwise_training.optimizers import Optimizers, rate_share
@@ -67,13 +66,15 @@ class PPO:
         with self.phases.measure("rollout"):
             episodes = self._roll_out(iteration)
         with self.phases.measure("score"):
-            scores = torch.tensor(self.parallel.spread(episodes, self.reward.score))
-            held_out = self.held_out_reward and self.parallel.spread(episodes, self.held_out_reward.score)
+            scores = self._scores(self.reward, episodes)
+            held_out = None if self.held_out_reward is None else self._scores(self.held_out_reward, episodes)
         with self.phases.measure("forward"):
             experience = self._look_back(iteration, episodes, scores)
-        figures = iteration_figures(experience, scores, None if held_out is None else torch.tensor(held_out))
+            forward = partial(self._forward, episodes, list(range(self.config.micro)))
+            engine_gap = check_engine(experience, forward, temperature=self.config.temperature)
+        figures = iteration_figures(experience, scores, held_out)
         with self.phases.measure("update"):
-            figures.update(beta=self.beta, **self._learn(iteration, experience))
+            figures.update(engine_gap=engine_gap, beta=self.beta, **self._learn(iteration, experience))
             self.engine.refresh(self.actors.language_model)
         for phase in ("rollout", "score", "forward", "update"):
             self.phases.count(phase, int(experience.acted.sum()))
@@ -106,6 +107,9 @@ class PPO:
             for (prompt, _), sample in zip(asked, samples, strict=True)
         ]
 
+    def _scores(self, reward: Reward, episodes: list[Episode]) -> Tensor:
+        return torch.tensor(self.parallel.spread(episodes, reward.score))
+
     def _minibatches(self, iteration: int, epoch: int) -> list[list[list[int]]]:
         """Return the rows of each micro-batch of each minibatch, in an order of this iteration and epoch."""
         config = self.config
@@ -127,52 +131,49 @@ class PPO:
         for rows, found in zip(micros, facts, strict=True):
             table[:, rows, : found.shape[2]] = found
         logp, ref, entropy, values = table
-        engine_logp = pad_sequence([torch.tensor(e.sample.log_probs) for e in episodes], batch_first=True)
         if iteration == 0:
             check_first_kl(logp, ref, acted)
-            self._check_engine(engine_logp, episodes, micros[0])
         unfinished = torch.tensor([not episode.sample.ended for episode in episodes])
         scores = scores - config.missing_eos_penalty * unfinished
         rewards = losses.token_rewards(scores, logp, ref, acted, beta=self.beta)
         advantages, returns = losses.gae(rewards, values, acted, gamma=config.gamma, lam=config.lam)
         advantages = losses.whiten(advantages, acted)
         if (cap := config.engine.importance_cap) is not None:
-            advantages = advantages * torch.exp(logp - engine_logp).clamp(max=cap)
+            advantages = advantages * torch.exp(logp - engine_log_probs(episodes)).clamp(max=cap)
         return Experience(episodes, acted, logp, ref, entropy, values, advantages, returns)
-
-    @torch.no_grad()
-    def _check_engine(self, engine_logp: Tensor, episodes: list[Episode], rows: list[int]) -> None:
-        answers = self._lay_out(episodes, rows)
-        with self._autocast():
-            logits = self.actors.policy_logits(answers)
-        engine_logp = engine_logp[rows, : answers.width]
-        check_engine(engine_logp, logits, answers.replies, answers.acted, temperature=self.config.temperature)
 
     @torch.no_grad()
     def _run_models(self, episodes: list[Episode], rows: list[int]) -> Tensor:
         """Return log-probs, reference log-probs, entropy and values of some rows: [4, b, t], 0 after the answers."""
-        answers = self._lay_out(episodes, rows)
         at = {"temperature": self.config.temperature}
-        with self._autocast():
-            logits = self.actors.policy_logits(answers)
-            ref = losses.chosen_log_probs(self.actors.reference_logits(answers), answers.replies, **at)
-            values = self.actors.values(answers)
+        answers, logits, values = self._forward(episodes, rows)
         logp = losses.chosen_log_probs(logits, answers.replies, **at)
+        with self._autocast():
+            ref = losses.chosen_log_probs(self.actors.reference_logits(answers), answers.replies, **at)
         found = torch.stack([logp, ref, losses.entropy(logits, **at), values])
         return torch.where(answers.acted, found, 0.0).cpu()
 
+    def _forward(self, episodes: list[Episode], rows: list[int]) -> tuple[Answers, Tensor, Tensor]:
+        """Return some rows as tensors, the policy's logits [b, t, V] of them and the values [b, t]."""
+        prompts = [episodes[row].prompt_ids for row in rows]
+        replies = [episodes[row].sample.ids for row in rows]
+        answers = lay_out(prompts, replies, pad_id=self.encoder.pad_id).to(self.parallel.device)
+        with self._autocast():
+            return answers, self.actors.policy_logits(answers), self.actors.values(answers)
+
     def _learn(self, iteration: int, experience: Experience) -> dict[str, float]:
         """Take one optimizer step of both networks a minibatch; return the means of what was seen on the way."""
-        epochs = range(self.config.inner_epochs)
+        config = self.config
+        epochs = range(config.inner_epochs)
         plan = [micros for epoch in epochs for micros in self._minibatches(iteration, epoch)]
-        share = rate_share(iteration, self.config.iterations, self.config.policy)
         first = iteration * len(plan)
-        seen = [self._step(first + number, micros, experience, share) for number, micros in enumerate(plan)]
+        shares = [rate_share(iteration, config.iterations, each) for each in (config.policy, config.value)]
+        seen = [self._step(step, micros, experience, shares) for step, micros in enumerate(plan, first)]
         worst = max(line.pop("ratio_max") for line in seen)
         return {name: fmean(line[name] for line in seen) for name in seen[0]} | {"ratio_max": worst}
 
     def _step(
-        self, step: int, micros: list[list[int]], experience: Experience, share: float
+        self, step: int, micros: list[list[int]], experience: Experience, shares: list[float]
     ) -> dict[str, float]:
         """Accumulate the gradients of PPO and of the pretraining mix in one buffer and step once."""
         config, actors, parallel = self.config, self.actors, self.parallel
@@ -187,23 +188,20 @@ class PPO:
         if self.ptx is not None:
             line |= self.ptx.add_gradient(step, actors.policy)
         policy_clip, value_clip = config.policy.grad_clip, config.value.grad_clip
-        norm = update(actors.policy, self.policy_optimizers, parallel, share=share, clip=policy_clip)
-        value_norm = update(actors.value, self.value_optimizers, parallel, share=share, clip=value_clip)
+        norm = update(actors.policy, self.policy_optimizers, parallel, share=shares[0], clip=policy_clip)
+        value_norm = update(actors.value, self.value_optimizers, parallel, share=shares[1], clip=value_clip)
         self.average.follow(actors.policy)
         return {**line, "grad_norm": norm, "value_grad_norm": value_norm}
 
     def _micro_loss(self, experience: Experience, ratios: Ratios, rows: list[int]) -> Tensor:
         """Return the summed loss of both networks on some rows, and note the farthest ratio and the clipped tokens."""
         config = self.config
-        answers = self._lay_out(experience.episodes, rows)
+        answers, logits, values = self._forward(experience.episodes, rows)
         acted = answers.acted
         old, old_values, advantages, returns = (
             table[rows, : answers.width].to(acted.device)
             for table in (experience.logp, experience.values, experience.advantages, experience.returns)
         )
-        with self._autocast():
-            logits = self.actors.policy_logits(answers)
-            values = self.actors.values(answers)
         logp = losses.chosen_log_probs(logits, answers.replies, temperature=config.temperature)
         policy, clipped = losses.policy_loss(logp, old, advantages, acted, clip=config.clip)
         value = losses.value_loss(values, old_values, returns, acted, clip=config.value_clip)
@@ -211,14 +209,9 @@ class PPO:
         ratios[tuple(rows)] = (float(farthest), float(clipped))
         return policy + config.value_coef * value
 
-    def _lay_out(self, episodes: list[Episode], rows: list[int]) -> Answers:
-        prompts = [episodes[row].prompt_ids for row in rows]
-        replies = [episodes[row].sample.ids for row in rows]
-        return lay_out(prompts, replies, pad_id=self.encoder.pad_id).to(self.parallel.device)
-
     def _autocast(self) -> torch.autocast:
-        is_on = self.config.precision == "bfloat16"
-        return torch.autocast(self.parallel.device.type, torch.bfloat16, enabled=is_on)
+        device = self.parallel.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
     def parts(self) -> dict[str, Part]:
         """Return everything a resumed run needs of the learner."""

@@ -35,9 +35,10 @@ class PretrainingMix:
         self._block = lru_cache(maxsize=1)(self._draw_block)
 
     def add_gradient(self, step: int, policy: nn.Module) -> dict[str, float]:
-        """Add the gradient of optimizer step `step`; return the NLL and the ratio of the two gradients' norms.
+        """Add the gradient of optimizer step `step`; return the NLL, that gradient's norm and its share of both norms.
 
-        The ratio is of the pretraining gradient, times `coef`, to what was in the buffer before.
+        The norm is `coef` times that of the NLL; a share of 0.5 means that PPO's gradient, which was in the buffer
+        before, is as long.
         """
         parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         before = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
@@ -45,9 +46,9 @@ class PretrainingMix:
         coef = self._settings.coef
         nll = accumulate(lambda rows: coef * self._loss(rows), batch, self._parallel) / coef
         after = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        norm = self._parallel.norm_of_sum
         added = [now - then for now, then in zip(after, before, strict=True)]
-        return {"ptx_nll": nll, "ptx_gradient_ratio": norm(added) / norm(before)}
+        norm, other = self._parallel.norm_of_sum(added), self._parallel.norm_of_sum(before)
+        return {"ptx_nll": nll, "ptx_grad_norm": norm, "ptx_grad_share": norm / (norm + other)}
 
     def rows(self, step: int) -> Rows:
         """Return the rows of one optimizer step."""

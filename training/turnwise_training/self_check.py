@@ -1,12 +1,15 @@
-"""What must hold before PPO's first step; a run in which it does not refuses to start and says why.
+"""What must hold before PPO's first step, and of its engine always; a run in which it does not stops and says why.
 
 A KL that is not 0 or a ratio that is not 1 on the first batch means that two forwards of the same weights disagree:
 the figures of every later step would be wrong in the same way, and nobody would see it.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from turnwise_training.episodes import Answers, Experience, engine_log_probs
 from turnwise_training.errors import RunError
 from turnwise_training.losses import chosen_log_probs
 
@@ -34,26 +37,37 @@ def check_first_ratio(largest: float) -> None:
         )
 
 
+@torch.no_grad()
 def check_engine(
-    engine_logp: Tensor, logits: Tensor, tokens: Tensor, acted: Tensor, *, temperature: float
-) -> None:
-    """Raise RunError naming the sampling setting that differs, if the engine did not sample from the policy.
+    experience: Experience, forward: Callable[[], tuple[Answers, Tensor, Tensor]], *, temperature: float
+) -> float:
+    """Return the mean distance, in nats a token, between the engine's log-probabilities and the policy's.
 
-    `engine_logp` and `tokens` are [B, T], `logits` [B, T, V] the training forward's; `temperature` is the recipe's.
+    Raises RunError, naming the setting that differs, where they are far apart. `forward` gives the first b answers and
+    the policy's logits [b, T, V] of them, to find the setting; `temperature` is the recipe's.
     """
+    engine_logp = engine_log_probs(experience.episodes)
+    gap = float((engine_logp - experience.logp)[experience.acted].abs().mean())
+    if gap > ENGINE_TOLERANCE:
+        answers, logits, _ = forward()
+        engine_logp = engine_logp[: len(logits), : answers.width].to(logits.device)
+        cause = _difference(engine_logp, logits, answers, temperature)
+        raise RunError(
+            f"the engine's log-probabilities are {gap:.2f} nats a token from the policy's: {cause}"
+        )
+    return gap
+
+
+def _difference(engine_logp: Tensor, logits: Tensor, answers: Answers, temperature: float) -> str:
+    """Return why an engine's log-probabilities [b, T] of its answers are not the policy's."""
 
     def differences(at: float) -> Tensor:
-        return (engine_logp.to(logits.device) - chosen_log_probs(logits, tokens, temperature=at))[acted]
+        return (engine_logp - chosen_log_probs(logits, answers.replies, temperature=at))[answers.acted]
 
-    seen = differences(temperature)
-    gap = float(seen.abs().mean())
-    if gap <= ENGINE_TOLERANCE:
-        return
+    gap = float(differences(temperature).abs().mean())
     nearest = min((step / 20 for step in range(2, 41)), key=lambda at: float(differences(at).abs().mean()))
     if float(differences(nearest).abs().mean()) <= min(ENGINE_TOLERANCE, gap / 4):
-        cause = f"it samples at a temperature of about {nearest:g}, the recipe at {temperature:g}: make them equal"
-    elif float((seen > -ENGINE_TOLERANCE).float().mean()) > 0.95:
-        cause = "it finds almost every token likelier: it draws from few tokens only, so turn its top_k and top_p off"
-    else:
-        cause = "its weights, prompt tokens or position ids are others than the policy's"
-    raise RunError(f"the engine's log-probabilities are {gap:.2f} nats a token from the policy's: {cause}")
+        return f"it samples at a temperature of about {nearest:g}, the recipe at {temperature:g}: make them equal"
+    if float((differences(temperature) > -ENGINE_TOLERANCE).float().mean()) > 0.95:
+        return "it finds almost every token likelier: it draws from few tokens only, so turn its top_k and top_p off"
+    return "its weights, prompt tokens or position ids are others than the policy's"
