@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from turnwise_training.actors import build_actors
 from turnwise_training.chat import Encoder, load_tokenizer
@@ -32,7 +32,7 @@ def describe(config: PPOConfig) -> dict[str, object]:
     """Return what a dry run prints: prompts, episodes, optimizer steps, the most tokens."""
     check(config)
     prompts = _read_prompts(config, Encoder(load_tokenizer(config.model)), held_out=False)
-    longest = max(len(prompt.ids) for prompt in prompts) + config.max_new_tokens
+    longest = _longest_row(config, prompts)
     return {
         "prompts": len(prompts),
         "episodes": config.iterations * config.batch,
@@ -46,12 +46,38 @@ def check(config: PPOConfig) -> None:
     """Raise ConfigurationError for settings that cannot be run together."""
     if not 0 < config.micro <= config.minibatch <= config.batch:
         raise ConfigurationError(
-            f"micro {config.micro}, minibatch {config.minibatch} and batch {config.batch} must not fall in this order"
+            f"micro {config.micro}, minibatch {config.minibatch} and batch {config.batch} do not fit into each other; "
+            "make micro at least 1, minibatch at least micro and batch at least minibatch"
         )
+    positive = {
+        "iterations": config.iterations,
+        "inner_epochs": config.inner_epochs,
+        "max_new_tokens": config.max_new_tokens,
+        "temperature": config.temperature,
+    }
+    for name, value in positive.items():
+        if value <= 0:
+            raise ConfigurationError(f"{name} is {value}; it must be over 0")
     if not config.rewards:
         raise ConfigurationError(
             "rewards is empty; name at least one term, such as {kind: model, source: DIRECTORY}"
         )
+    if config.engine.kind == "vllm" and not config.engine.url:
+        raise ConfigurationError(
+            "engine.url is empty; set it to the vLLM server's, such as http://127.0.0.1:8000"
+        )
+
+
+def _longest_row(config: PPOConfig, prompts: Sequence[EncodedPrompt]) -> int:
+    """Return the most tokens of a prompt and its answer; raises ConfigurationError where they are over the context."""
+    longest = max(len(prompt.ids) for prompt in prompts) + config.max_new_tokens
+    context: int = AutoConfig.from_pretrained(config.model).max_position_embeddings
+    if longest > context:
+        raise ConfigurationError(
+            f"a prompt and its answer may have {longest} tokens and the model's context is {context}; lower"
+            " max_prompt_tokens or max_new_tokens"
+        )
+    return longest
 
 
 def run_ppo(config: PPOConfig, *, force: bool) -> None:
@@ -63,6 +89,8 @@ def run_ppo(config: PPOConfig, *, force: bool) -> None:
     refuse_finished(config.output / WEIGHTS, force=force)
     parallel = Parallel()
     encoder = Encoder(load_tokenizer(config.model))
+    prompts = _read_prompts(config, encoder, held_out=False)
+    _longest_row(config, prompts)
     actors = build_actors(config, parallel)
     engine = build_engine(config, actors.language_model, encoder, parallel)
     learner = PPO(
@@ -72,7 +100,7 @@ def run_ppo(config: PPOConfig, *, force: bool) -> None:
         build_reward(config.rewards, encoder, parallel.device),
         encoder,
         parallel,
-        _read_prompts(config, encoder, held_out=False),
+        prompts,
         ptx=_pretraining_mix(config, actors.language_model, encoder, parallel),
         held_out_reward=_held_out_reward(config, encoder, parallel),
     )
@@ -136,6 +164,7 @@ def _read_prompts(config: PPOConfig, encoder: Encoder, *, held_out: bool) -> lis
         max_tokens=config.max_prompt_tokens,
         seed=config.seed,
         held_out=held_out,
+        required=not held_out,
     )
 
 

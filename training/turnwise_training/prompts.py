@@ -32,11 +32,12 @@ def read_prompts(
     max_tokens: int,
     seed: int,
     held_out: bool = False,
+    required: bool = True,
 ) -> list[EncodedPrompt]:
     """Return at most as many distinct prompts of each source as it says, of at most `max_tokens` tokens.
 
     Conversations give what stands before their last reply, rankings their prompt. Raises ConfigurationError where
-    nothing is left.
+    nothing is left of prompts that are `required`; a small source has none that are held out.
     """
     found: dict[tuple[int, ...], EncodedPrompt] = {}
     dropped = 0
@@ -51,7 +52,7 @@ def read_prompts(
                 dropped += 1
     if dropped:
         sys.stderr.write(f"{dropped} prompts are over {max_tokens} tokens and are left out\n")
-    if not found:
+    if required and not found:
         raise ConfigurationError(f"no prompts of at most {max_tokens} tokens in {sorted(sources)!r}")
     return list(found.values())
 
