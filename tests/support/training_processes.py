@@ -3,35 +3,26 @@
 import multiprocessing
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from turnwise_training.stages import STAGES
 
 if TYPE_CHECKING:
     from turnwise_training.episodes import Episode
 
-Stage = Literal["pretrain", "sft", "reward", "ppo"]
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+"""What `accelerate launch --use_fsdp --fsdp_version 2` puts into the environment."""
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    [f"turnwise_training.{stage}" for stage in ("pretrain", "sft", "reward", "ppo_stage")] + [__name__]
-)
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload([__name__, *(stage.module for stage in STAGES.values())])
 
 
-def run_stage(stage: Stage, recipe: Path, *overrides: str, force: bool = True) -> None:
+def run_stage(stage: str, recipe: Path, *overrides: str) -> None:
     """Run a stage in this process."""
-    from turnwise_training import config, ppo_stage, pretrain, reward, sft
-    from turnwise_training.recipe import load_config
-
-    if stage == "pretrain":
-        pretrain.run_pretrain(load_config(config.PretrainConfig, recipe, overrides), force=force)
-    elif stage == "sft":
-        sft.run_sft(load_config(config.SFTConfig, recipe, overrides), force=force)
-    elif stage == "reward":
-        reward.run_reward(load_config(config.RewardConfig, recipe, overrides), force=force)
-    else:
-        ppo_stage.run_ppo(load_config(config.PPOConfig, recipe, overrides), force=force)
+    STAGES[stage].run(STAGES[stage].load(recipe, overrides), force=True)
 
 
 def count_spaces(episodes: "Sequence[Episode]") -> list[float]:
@@ -39,39 +30,41 @@ def count_spaces(episodes: "Sequence[Episode]") -> list[float]:
     return [float(episode.reply.count(" ")) for episode in episodes]
 
 
-def _begin(stage: Stage, recipe: Path, overrides: Sequence[str], environment: Mapping[str, str]) -> None:
-    import torch
-
-    os.environ.update(environment)
-    torch.set_num_threads(1)
-    run_stage(stage, recipe, *overrides)
-
-
 def start(
-    stage: Stage, recipe: Path, overrides: Sequence[str], environment: Mapping[str, str]
+    work: Callable[..., None], *arguments: object, environment: Mapping[str, str] | None = None
 ) -> BaseProcess:
-    """Start a stage in a process of its own; an error is written to stderr and ends it with code 1."""
-    process = FORKS.Process(target=_begin, args=(stage, recipe, tuple(overrides), dict(environment)))
+    """Call a module's function in a process of its own; an error is written to stderr and ends it with code 1."""
+    process = _FORKS.Process(target=_call, args=(work, arguments, dict(environment or {})))
     process.start()
     return process
 
 
-def run_together(
-    stage: Stage, recipe: Path, *overrides: str, environment: Mapping[str, str] | None = None, world: int = 2
+def _call(work: Callable[..., None], arguments: Sequence[object], environment: Mapping[str, str]) -> None:
+    import torch
+
+    os.environ.update(environment, OMP_NUM_THREADS="1")
+    torch.set_num_threads(1)
+    work(*arguments)
+
+
+def together(
+    work: Callable[..., None],
+    *arguments: object,
+    environment: Mapping[str, str] | None = None,
+    world: int = 2,
 ) -> list[int | None]:
-    """Run a stage in `world` processes that know of each other; return their exit codes, None where one hangs."""
+    """Call a function in `world` processes that know of each other; return their exit codes, None if one hangs."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    shared = {
+    launched = {
         "WORLD_SIZE": str(world),
         "LOCAL_WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
         **(environment or {}),
     }
     processes = [
-        start(stage, recipe, overrides, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        start(work, *arguments, environment={**launched, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(world)
     ]
     for process in processes:

@@ -28,11 +28,12 @@ class Parallel:
     """This process among those that `accelerate launch` started; alone without it."""
 
     def __init__(self) -> None:
+        wants_shards = _wants_shards()
         self._accelerator = Accelerator(cpu=not torch.accelerator.is_available())
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
         self.device: torch.device = self._accelerator.device
-        self.is_sharded: bool = self.world > 1 and _wants_shards()
+        self.is_sharded: bool = wants_shards and self.world > 1
 
     @property
     def is_main(self) -> bool:
