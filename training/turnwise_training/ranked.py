@@ -56,24 +56,27 @@ def rank_prompts(
     encoder: Encoder,
     *,
     source: str,
+    count: int,
     max_tokens: int,
     margin: float,
     dropped: Dropped,
 ) -> list[RankedPrompt]:
-    """Return the prompts of rankings in order of first appearance; rankings of one prompt are put together.
+    """Return the first `count` prompts of some rankings; rankings of one prompt are put together.
 
     A ranking with an answer over `max_tokens`, prompt included, is left out and counted, as is one of ties alone.
     `margin` is for rankings that give none.
     """
     prompts: dict[tuple[tuple[str, str], ...], RankedPrompt] = {}
     for ranking in rankings:
+        key = tuple((message["role"], message["content"]) for message in ranking.prompt)
+        if len(prompts) == count and key not in prompts:
+            continue
         answers = encode_answers(ranking.conversations, encoder)
         if any(len(ids) > max_tokens for ids in answers):
             dropped.too_long += 1
         elif not ranking.pairs:
             dropped.without_pair += 1
         else:
-            key = tuple((message["role"], message["content"]) for message in ranking.prompt)
             _add(prompts.setdefault(key, RankedPrompt(source)), ranking, answers, margin)
     return list(prompts.values())
 

@@ -73,10 +73,11 @@ def make_plan(config: RewardConfig, encoder: Encoder) -> Plan:
                 side,
                 encoder,
                 source=name,
+                count=count,
                 max_tokens=config.max_tokens,
                 margin=config.margin,
                 dropped=dropped,
-            )[:count]
+            )
     if not train:
         raise DataError(f"no ranking to train on in {sorted(config.rankings)}: {dropped}")
     return Plan(train, held_out, dropped, config.batch, config.epochs)

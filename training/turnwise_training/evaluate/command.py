@@ -227,8 +227,14 @@ def _reward_figures(config: EvaluateConfig, folder: Path, parallel: Parallel) ->
         rows = only(read_source(config.data, name, seed=config.seed), Ranking)
         held_out = split_source(rows, seed=config.seed)[1]
         prompts += rank_prompts(
-            held_out, encoder, source=name, max_tokens=config.max_tokens, margin=0.0, dropped=Dropped()
-        )[:count]
+            held_out,
+            encoder,
+            source=name,
+            count=count,
+            max_tokens=config.max_tokens,
+            margin=0.0,
+            dropped=Dropped(),
+        )
     answers = [ids for prompt in prompts for ids in prompt.answers]
     scores = iter(parallel.spread(answers, lambda part: score_ids(model, part)))
     return reward_report(prompts, [[next(scores) for _ in prompt.answers] for prompt in prompts])
