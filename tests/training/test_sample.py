@@ -8,10 +8,12 @@ import pytest
 import yaml
 
 from turnwise_training.config import SampleConfig
-from turnwise_training.data import Ranking, read_rows
+from turnwise_training.data import Prompt, Ranking, read_rows
+from turnwise_training.episodes import Episode, Sample
 from turnwise_training.errors import ConfigurationError, RunError
+from turnwise_training.prompts import REFERENCE
 from turnwise_training.recipe import load_config
-from turnwise_training.sample import describe, run_sample
+from turnwise_training.sample import describe, ranked, run_sample
 
 
 @pytest.fixture
@@ -92,3 +94,40 @@ def test_one_answer_is_no_ranking(sample_recipe: Path) -> None:
 def test_a_dry_run_counts_answers(sample_recipe: Path) -> None:
     config = load_config(SampleConfig, sample_recipe, [])
     assert describe(config) == {"answers": 12, "tokens_at_most": 96}
+
+
+def episode(reply: str, reference: str) -> Episode:
+    prompt = Prompt(({"role": "user", "content": "Hi"},), {REFERENCE: reference})
+    return Episode(prompt, [1], Sample([2], ended=True, log_probs=[0.0]), reply)
+
+
+def test_the_demonstration_stands_above_the_answers_and_is_not_one_of_them() -> None:
+    episodes = [episode(reply, "Hello!") for reply in ("Hi.", "Hello!", "Yes.", "Hey.")]
+    row = ranked(episodes, [0.5, 1.0, 0.0, 0.5], policy="sft", with_demonstration=True)
+    assert [(c.content, c.rank, c.policy) for c in row.completions] == [
+        ("Hello!", 1, "demonstration"),
+        ("Hi.", 3, "sft"),
+        ("Yes.", 4, "sft"),
+        ("Hey.", 3, "sft"),
+    ]
+
+
+def test_prompts_whose_answers_all_meet_the_demonstration_give_no_row(
+    sample_recipe: Path,
+    write_source: Callable[[str, list[object]], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    talk = [
+        {
+            "messages": [
+                {"role": "user", "content": f"I am number {n}."},
+                {"role": "assistant", "content": "Yes."},
+            ]
+        }
+        for n in range(20)
+    ]
+    write_source("talk", talk)
+    monkeypatch.setattr("turnwise_training.chat.Encoder.decode", lambda self, ids: "Yes.")
+    config = load_config(SampleConfig, sample_recipe, ["with_demonstration=true", "answers=2"])
+    run_sample(config, force=False)
+    assert config.output.read_text() == ""

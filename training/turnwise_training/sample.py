@@ -36,7 +36,7 @@ def run_sample(config: SampleConfig, *, force: bool) -> None:
     if config.rank_by:
         reward = build_reward(config.rank_by, sampler.encoder, parallel.device)
         scores = parallel.spread(episodes, reward.score)
-    rows = [
+    ranked_rows = (
         ranked(
             episodes[start : start + config.answers],
             scores[start : start + config.answers],
@@ -44,11 +44,15 @@ def run_sample(config: SampleConfig, *, force: bool) -> None:
             with_demonstration=config.with_demonstration,
         )
         for start in range(0, len(episodes), config.answers)
-    ]
+    )
+    rows = [
+        row for row in ranked_rows if len(row.completions) > 1
+    ]  # not where every answer is the demonstration
+    rows = [row for row in rows if len(row.completions) > 1]  # the rest met the demonstration word for word
     if parallel.is_main:
         config.output.parent.mkdir(parents=True, exist_ok=True)
         write_durably(config.output, "".join(json.dumps(to_json(row)) + "\n" for row in rows).encode())
-        sys.stderr.write(f"{config.output}: {len(rows)} prompts with {config.answers} answers each\n")
+        sys.stderr.write(f"{config.output}: {len(rows)} rankings\n")
 
 
 def _prompts(config: SampleConfig) -> list[EncodedPrompt]:
@@ -74,6 +78,6 @@ def ranked(
     completions = [
         Completion(episode.reply.strip(), len(best) + order.index(score) + 1, policy)
         for episode, score in zip(episodes, scores, strict=True)
-        if episode.reply.strip() != reference
+        if not best or episode.reply.strip() != best[0].content
     ]
     return Ranking(episodes[0].prompt.prompt, (*best, *completions))
