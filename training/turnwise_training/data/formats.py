@@ -123,7 +123,7 @@ def _responses_ranking(fields: Fields, where: str) -> Ranking:
     responses, order = fields["responses"], fields["ranking"]
     if not isinstance(responses, list) or not isinstance(order, list):
         raise DataError("expected lists 'responses' and 'ranking'")
-    if sorted(order) != list(range(len(responses))):
+    if sorted(map(repr, order)) != sorted(map(repr, range(len(responses)))):
         raise DataError(f"'ranking' must name each of {len(responses)} responses once; found {order!r}")
     completions = tuple(
         Completion(read_answer(responses[index]), rank) for rank, index in enumerate(order, start=1)
@@ -209,9 +209,10 @@ def _summarize_from_feedback(fields: Fields, where: str) -> Ranking:
     summaries, choice = fields["summaries"], fields["choice"]
     if not isinstance(post, str):
         raise UnusableRow("an article instead of a post")
-    if not isinstance(summaries, list) or choice not in (0, 1) or len(summaries) != 2:
+    objects = summaries if isinstance(summaries, list) else []
+    texts = [_string(each, "text").strip() for each in objects if isinstance(each, dict)]
+    if choice not in (0, 1) or len(texts) != 2:
         raise DataError(f"expected two 'summaries' and a 'choice' of 0 or 1; found {choice!r}")
-    texts = [_string(summary, "text").strip() for summary in summaries if isinstance(summary, dict)]
     better, worse = texts if choice == 0 else texts[::-1]
     prompt = user_says(f"Summarize this post.\n\n{post.strip()}")
     return _compare(prompt, better, worse, {"labeler": fields.get("worker")}, where)
@@ -236,7 +237,7 @@ def _keys(words: str) -> frozenset[str]:
 
 
 FORMATS = (
-    Format("OASST messages", _keys("message_tree_id parent_id text"), _oasst_message),
+    Format("OASST messages", _keys("message_tree_id text"), _oasst_message),
     Format("native text", _keys("text"), parse_text, is_native=True),
     Format("native conversations", _keys("messages"), parse_conversation, is_native=True),
     Format("OASST trees", _keys("message_tree_id prompt"), _oasst_tree),
