@@ -1,5 +1,6 @@
 """Sampling answers to rank: native rows that the reward stage reads."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from turnwise_training.errors import ConfigurationError, RunError
 from turnwise_training.prompts import REFERENCE
 from turnwise_training.recipe import load_config
 from turnwise_training.sample import describe, ranked, run_sample
+from turnwise_training.sampling import Sampler
 
 
 @pytest.fixture
@@ -127,7 +129,10 @@ def test_prompts_whose_answers_all_meet_the_demonstration_give_no_row(
         for n in range(20)
     ]
     write_source("talk", talk)
-    monkeypatch.setattr("turnwise_training.chat.Encoder.decode", lambda self, ids: "Yes.")
+    answer = Sampler.answer
+    monkeypatch.setattr(
+        Sampler, "answer", lambda *a, **k: [dataclasses.replace(e, reply="Yes.") for e in answer(*a, **k)]
+    )
     config = load_config(SampleConfig, sample_recipe, ["with_demonstration=true", "answers=2"])
     run_sample(config, force=False)
     assert config.output.read_text() == ""
