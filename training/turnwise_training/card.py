@@ -7,19 +7,37 @@ from typing import Any
 import yaml
 
 from turnwise_training.errors import RunError
+from turnwise_training.evaluate.table import checkpoint_cells, markdown, reward_model_cells
 from turnwise_training.run import write_durably
 
 RECORD = "training.json"
+PPO_FIGURES = (
+    "score_mean",
+    "held_out_score_mean",
+    "kl_k1",
+    "entropy",
+    "length_mean",
+    "unfinished",
+    "distinct_2",
+    "repetition_4",
+    "score_length_correlation",
+    "explained_variance",
+)
 Record = dict[str, Any]
 
 
-def update_card(folder: Path, *, notes: Path | None, behaviour: Path | None) -> None:
-    """Add the notes of a YAML file and the rates of a behaviour check to training.json; write the card anew."""
+def update_card(
+    folder: Path, *, notes: Path | None, behaviour: Path | None, evaluation: Path | None = None
+) -> None:
+    """Add notes (YAML), the rates of a behaviour check and an evaluation to training.json; write the card anew."""
     record = _read(folder)
     if notes is not None:
         record["notes"] = yaml.safe_load(notes.read_text())
     if behaviour is not None:
         record["behaviour"] = json.loads(behaviour.read_text())
+    if evaluation is not None:
+        judged: Record = json.loads(evaluation.read_text())
+        record["evaluation"] = {key: value for key, value in judged.items() if key != "examples"}
     write_durably(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())
     write_card(folder)
 
@@ -36,6 +54,8 @@ def write_card(folder: Path) -> None:
         _recipe(record),
         _held_out(record),
         _reward(record),
+        _ppo(record),
+        _evaluation(record),
         _behaviour(record, notes),
         *(f"## {heading}\n\n{text.strip()}" for heading, text in notes.get("sections", {}).items()),
     ]
@@ -159,6 +179,36 @@ def _reward(record: Record) -> str:
     return (
         f"## Scores\n\nOn {report['prompts']} held-out prompts. The sigmoid of two scores' difference is the "
         f"probability that a labeler prefers the first answer.{calibrated}\n\n{table}"
+    )
+
+
+def _ppo(record: Record) -> str:
+    figures = record.get("figures")
+    if not figures:
+        return ""
+    rows = [f"| {name} | {figures[name]:.3f} |" for name in PPO_FIGURES if name in figures]
+    table = "\n".join(["| figure | |", "|---|---|", *rows])
+    before, after = record["held_out_before"], record["held_out"]
+    rises = [
+        f"{after[name]['nats_per_token'] - loss['nats_per_token']:+.3f} on {name}"
+        for name, loss in before.items()
+    ]
+    tax = (
+        f"\n\nHeld-out loss against the model before PPO, nats a token: {', '.join(rises)}." if rises else ""
+    )
+    return f"## PPO\n\nThe last iteration, on prompts it trained on; KL in nats an answer.\n\n{table}{tax}"
+
+
+def _evaluation(record: Record) -> str:
+    report = record.get("evaluation")
+    if not report:
+        return ""
+    judges = ", ".join(f"`{term['source']}`" for term in report["config"]["judge"])
+    judged = f" The judge is {judges}." if judges else ""
+    tables = [markdown(cells) for cells in (checkpoint_cells(report), reward_model_cells(report)) if cells]
+    return (
+        "## Stage against stage\n\nOn held-out prompts, with 95% intervals; a tie counts as half a win."
+        f"{judged}\n\n" + "\n\n".join(tables)
     )
 
 

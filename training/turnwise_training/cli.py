@@ -93,11 +93,12 @@ def card(
         Path | None, typer.Option(help="YAML with the card's words: title, sources, sections.")
     ] = None,
     behaviour: Annotated[Path | None, typer.Option(help="JSON of benchmarks/starter_behaviour.py.")] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="JSON of `turnwise-train evaluate`.")] = None,
 ) -> None:
     """Write the model card of a directory anew from its training.json."""
     from turnwise_training.card import update_card
 
-    update_card(folder, notes=notes, behaviour=behaviour)
+    update_card(folder, notes=notes, behaviour=behaviour, evaluation=evaluation)
 
 
 def _show_log() -> None:

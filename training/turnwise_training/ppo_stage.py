@@ -1,6 +1,6 @@
 """The PPO stage: puts the learner together, runs its iterations, and writes the checkpoint."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from transformers import AutoConfig, PreTrainedModel
 
@@ -108,7 +108,7 @@ def run_ppo(config: PPOConfig, *, force: bool) -> None:
     shown = _read_prompts(config, encoder, held_out=True)[:SHOWN_PROMPTS]
     _iterate(learner, run, lambda: _answers(config, engine, encoder, shown))
     learner.average.copy_to(actors.policy)
-    _export(config, actors.language_model, encoder, parallel)
+    _export(config, actors.language_model, encoder, parallel, last=run.last_line())
 
 
 def _iterate(learner: PPO, run: Run, show: Callable[[], list[dict[str, object]]]) -> None:
@@ -180,8 +180,15 @@ def _held_out_reward(config: PPOConfig, encoder: Encoder, parallel: Parallel) ->
     return build_reward((RewardTerm("model", str(config.held_out_reward)),), encoder, parallel.device)
 
 
-def _export(config: PPOConfig, policy: PreTrainedModel, encoder: Encoder, parallel: Parallel) -> None:
-    """Write the averaged policy; its record holds the held-out loss before and after, the alignment tax."""
+def _export(
+    config: PPOConfig,
+    policy: PreTrainedModel,
+    encoder: Encoder,
+    parallel: Parallel,
+    *,
+    last: Mapping[str, object],
+) -> None:
+    """Write the averaged policy; its record holds the last iteration's figures and the held-out loss before PPO."""
     names = [*config.prompts, *(config.ptx.mix if config.ptx else ())]
     sources = {name: _held_out_rows(config, name) for name in names}
     reference = load_model(config.model)
@@ -197,7 +204,10 @@ def _export(config: PPOConfig, policy: PreTrainedModel, encoder: Encoder, parall
         held_out=held_out_losses(policy, encoder, sources, tokens=config.eval_tokens),
         parent=config.model,
         parallel=parallel,
-        facts={"held_out_before": held_out_losses(reference, encoder, sources, tokens=config.eval_tokens)},
+        facts={
+            "held_out_before": held_out_losses(reference, encoder, sources, tokens=config.eval_tokens),
+            "figures": {name: value for name, value in last.items() if isinstance(value, int | float)},
+        },
     )
 
 

@@ -129,6 +129,11 @@ class Run:
             sys.stderr.write(f"{step} is damaged; trying the step before it\n")
         return None
 
+    def last_line(self) -> dict[str, Any]:
+        """Return the newest line of the log; nothing where there is none, or where another process writes it."""
+        lines = self._log.read_text().splitlines() if self._parallel.is_main else []
+        return json.loads(lines[-1]) if lines else {}
+
     def log(self, line: dict[str, object]) -> None:
         """Append one line to log.jsonl; it holds nothing that differs between equal runs, such as times."""
         if self._parallel.is_main:

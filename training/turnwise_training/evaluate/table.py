@@ -22,6 +22,13 @@ def print_tables(report: Figures) -> None:
             console.print(table)
 
 
+def markdown(cells: Cells) -> str:
+    """Return the cells as a table of Markdown."""
+    rows = [[label, *(column.get(label, "-") for column in cells.values())] for label in row_labels(cells)]
+    lines = [["", *cells], ["---"] * (1 + len(cells)), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def row_labels(cells: Cells) -> list[str]:
     """Return every row that a column has, in the order of the longest column."""
     columns = sorted(cells.values(), key=len, reverse=True)
