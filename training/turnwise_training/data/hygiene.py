@@ -33,7 +33,7 @@ def prompt_key(row: Row, *, characters: int = PREFIX_CHARACTERS) -> PromptKey:
     # A dialogue's prompt is all that stands before its last message: dialogues that open alike are not alike.
     messages = row.messages[:-1] if isinstance(row, Conversation) else row.prompt
     system = _plain(" ".join(each["content"] for each in messages if each["role"] == "system"))
-    rest = " ".join(f"{each['role']}: {each['content']}" for each in messages if each["role"] != "system")
+    rest = " ".join(each["content"] for each in messages if each["role"] != "system")
     return system, _plain(rest)[:characters]
 
 
