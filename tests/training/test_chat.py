@@ -1,12 +1,19 @@
 """Rendering: training's ids are the server's ids, and the loss falls on the assistant's tokens only."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from turnwise_training.chat import CONTROL_TOKENS, TURN_END, Encoder
+from support.tiny_models import Family, tiny_model
+from turnwise_training.batches import pack
+from turnwise_training.chat import CONTROL_TOKENS, TURN_END, Encoder, load_tokenizer
 from turnwise_training.data import Conversation, Message, Text
+from turnwise_training.lm_loss import token_nll
 from turnwise_training.tokenizer import train_tokenizer
 
 
@@ -116,3 +123,36 @@ def test_any_text_survives_the_tokenizer(text: str) -> None:
 def test_digits_are_tokens_of_their_own(tokenizer: PreTrainedTokenizerFast) -> None:
     pieces = tokenizer.tokenize("in 2026 and 12")
     assert all(sum(character.isdigit() for character in piece) <= 1 for piece in pieces)
+
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "contract/golden_render.json").read_text())
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=[case["name"] for case in GOLDEN])
+def test_26_prompts_and_conversations_render_the_golden_ids(case: dict[str, Any], starter: Encoder) -> None:
+    messages = tuple(case["messages"])
+    prompts = case["add_generation_prompt"]
+    ids = starter.prompt_ids(messages) if prompts else starter.encode([Conversation(messages)])[0].ids
+    assert ids == case["ids"]
+
+
+@pytest.fixture(scope="module")
+def starter() -> Encoder:
+    """The encoder of the committed starter model."""
+    return Encoder(load_tokenizer(Path(__file__).parents[2] / "models/starter"))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_22_a_pad_token_that_ends_turns_as_well_changes_no_packed_loss(
+    tokenizer: PreTrainedTokenizerFast, family: Family
+) -> None:
+    rows = [talk("Hi", "Hello.", "And you?", "Fine."), talk("Bye", "Bye.")]
+    encoder = Encoder(tokenizer)
+    model = tiny_model(family)
+    losses = []
+    for pad_id in (encoder.turn_end, encoder.pad_id):
+        packed = pack(encoder.encode(rows), seq_len=100, pad_id=pad_id)
+        assert (packed.ids == pad_id).sum() > 10
+        losses.append(token_nll(model, packed.ids, packed.labels, packed.positions).item())
+    assert encoder.turn_end != encoder.pad_id
+    assert losses[0] == losses[1]
