@@ -8,18 +8,16 @@ from statistics import fmean
 
 from turnwise_training.chat import Encoder, load_tokenizer
 from turnwise_training.config import EvaluateConfig
-from turnwise_training.data import Prompt, Ranking, Text, only, read_source, split_source
 from turnwise_training.episodes import Episode
 from turnwise_training.errors import ConfigurationError, RunError
 from turnwise_training.evaluate.held_out import held_out_losses
+from turnwise_training.evaluate.questions import Questions, read_questions, read_rankings
 from turnwise_training.evaluate.refusals import RefusalPhrases, share_with_interval
 from turnwise_training.evaluate.table import print_tables
 from turnwise_training.evaluate.texts import text_figures
 from turnwise_training.evaluate.win_rate import compare
 from turnwise_training.models import load_reward_model
 from turnwise_training.parallel import Parallel
-from turnwise_training.prompts import prompt_of, read_prompts
-from turnwise_training.ranked import Dropped, rank_prompts
 from turnwise_training.recipe import as_json
 from turnwise_training.reward_metrics import reward_report
 from turnwise_training.rewards import build_reward
@@ -36,8 +34,9 @@ Figures = dict[str, object]
 
 @dataclass(frozen=True)
 class Examined:
-    """What one checkpoint did: its held-out losses and its answers to each kind of prompts."""
+    """What one checkpoint did, in its own tokens: its held-out losses and its answers to each kind of prompts."""
 
+    encoder: Encoder
     held_out: dict[str, dict[str, float]]
     answers: dict[str, list[Episode]]
 
@@ -49,12 +48,12 @@ def run_evaluate(config: EvaluateConfig, *, force: bool) -> None:
         raise RunError(f"{config.output} exists; pass --force to replace it or choose another output")
     parallel = Parallel()
     encoder = Encoder(load_tokenizer(config.checkpoints[against]))
-    prompts = _prompts(config, encoder)
+    questions = read_questions(config, encoder)
     examined = {
-        name: _examine(config, folder, prompts, parallel) for name, folder in config.checkpoints.items()
+        name: _examine(config, folder, questions, parallel) for name, folder in config.checkpoints.items()
     }
-    scores = _scores(config, examined, encoder, parallel)
-    refused = _refused(config, examined, encoder, parallel)
+    scores = _scores(config, examined, parallel)
+    refused = _refused(config, examined, parallel)
     report = {
         "format_version": FORMAT_VERSION,
         "config": as_json(config),
@@ -62,7 +61,7 @@ def run_evaluate(config: EvaluateConfig, *, force: bool) -> None:
         "checkpoints": {
             name: {
                 "held_out": found.held_out,
-                **_alignment_tax(config, found, examined[against]),
+                **_alignment_tax(questions.texts, found, examined[against]),
                 **_answer_figures(found.answers["prompts"]),
                 **({"score_mean": fmean(scores[name])} if name in scores else {}),
                 **_win_rate(config, name, against, examined, scores),
@@ -84,7 +83,7 @@ def run_evaluate(config: EvaluateConfig, *, force: bool) -> None:
 def describe(config: EvaluateConfig) -> Figures:
     """Return what a dry run prints: the prompts of each kind and the most tokens sampled."""
     encoder = Encoder(load_tokenizer(config.checkpoints[_against(config)]))
-    counts = {kind: len(prompts) for kind, prompts in _prompts(config, encoder).items()}
+    counts = {kind: len(asked) for kind, asked in read_questions(config, encoder).prompts.items()}
     answers = sum(counts.values()) * len(config.checkpoints)
     return {**counts, "tokens_at_most": answers * config.sampling.max_new_tokens}
 
@@ -98,89 +97,52 @@ def _against(config: EvaluateConfig) -> str:
     return against
 
 
-def _prompts(config: EvaluateConfig, encoder: Encoder) -> dict[str, list[Prompt]]:
-    """Return the held-out prompts, and the harmful and the harmless ones whole."""
-    limit = config.sampling.max_prompt_tokens
-    held_out = (
-        read_prompts(
-            config.prompts, encoder, data=config.data, max_tokens=limit, seed=config.seed, held_out=True
-        )
-        if config.prompts
-        else []
-    )
-    whole = {
-        kind: [
-            prompt
-            for name, count in sources.items()
-            for prompt in _whole_source(config, name)[:count]
-            if len(encoder.prompt_ids(prompt.prompt)) <= limit
-        ]
-        for kind, sources in (("harmful", config.harmful), ("harmless", config.harmless))
-    }
-    return {"prompts": [encoded.prompt for encoded in held_out], **whole}
-
-
-def _whole_source(config: EvaluateConfig, name: str) -> list[Prompt]:
-    rows = read_source(config.data, name, seed=config.seed)
-    return [prompt for row in rows if (prompt := prompt_of(row)) is not None]
-
-
-def _examine(
-    config: EvaluateConfig, folder: Path, prompts: Mapping[str, list[Prompt]], parallel: Parallel
-) -> Examined:
+def _examine(config: EvaluateConfig, folder: Path, questions: Questions, parallel: Parallel) -> Examined:
     """Load one checkpoint, take its losses and sample its answers, and let it go again."""
-    sampler = Sampler(folder, config.sampling, parallel)
-    rows = {
-        name: split_source(read_source(config.data, name, seed=config.seed), seed=config.seed)[1]
-        for name in config.held_out
-    }
-    losses = held_out_losses(sampler.model, sampler.encoder, rows, tokens=config.eval_tokens)
+    sampler = Sampler.load(folder, config.sampling, parallel)
+    losses = held_out_losses(sampler.model, sampler.encoder, questions.held_out, tokens=config.eval_tokens)
     answers = {
         kind: sampler.answer(asked, seed=config.seed + number) if asked else []
-        for number, (kind, asked) in enumerate(prompts.items())
+        for number, (kind, asked) in enumerate(questions.prompts.items())
     }
-    return Examined(losses, answers)
+    return Examined(sampler.encoder, losses, answers)
 
 
 def _scores(
-    config: EvaluateConfig, examined: Mapping[str, Examined], encoder: Encoder, parallel: Parallel
+    config: EvaluateConfig, examined: Mapping[str, Examined], parallel: Parallel
 ) -> dict[str, list[float]]:
     if not config.judge or not config.prompts:
         return {}
-    judge = build_reward(config.judge, encoder, parallel.device)
-    return {name: parallel.spread(found.answers["prompts"], judge.score) for name, found in examined.items()}
-
-
-def _refused(
-    config: EvaluateConfig, examined: Mapping[str, Examined], encoder: Encoder, parallel: Parallel
-) -> dict[str, dict[str, list[bool]]]:
-    """Return for each checkpoint, and each kind of prompt that there is, which answers refuse."""
-
-    term = config.refusal_judge
-    judge = build_reward((term,), encoder, parallel.device) if term else RefusalPhrases()
     return {
-        name: {
-            kind: [score > 0 for score in parallel.spread(found.answers[kind], judge.score)]
-            for kind in ("harmful", "harmless")
-            if found.answers[kind]
-        }
+        name: parallel.spread(
+            found.answers["prompts"], build_reward(config.judge, found.encoder, parallel.device).score
+        )
         for name, found in examined.items()
     }
 
 
-def _alignment_tax(config: EvaluateConfig, found: Examined, before: Examined) -> Figures:
+def _refused(
+    config: EvaluateConfig, examined: Mapping[str, Examined], parallel: Parallel
+) -> dict[str, dict[str, list[bool]]]:
+    """Return for each checkpoint, and each kind of prompt that there is, which answers refuse."""
+    term = config.refusal_judge
+    refused = {}
+    for name, found in examined.items():
+        judge = build_reward((term,), found.encoder, parallel.device) if term else RefusalPhrases()
+        refused[name] = {
+            kind: [score > 0 for score in parallel.spread(found.answers[kind], judge.score)]
+            for kind in ("harmful", "harmless")
+            if found.answers[kind]
+        }
+    return refused
+
+
+def _alignment_tax(texts: Sequence[str], found: Examined, before: Examined) -> Figures:
     """Return by how much the mean loss on running text rose, in nats a token."""
-    texts = [
-        name
-        for name in found.held_out
-        if any(isinstance(row, Text) for row in read_source(config.data, name, seed=config.seed)[:1])
-    ]
     if not texts or found is before:
         return {}
-    rises = [
-        found.held_out[name]["nats_per_token"] - before.held_out[name]["nats_per_token"] for name in texts
-    ]
-    return {"alignment_tax": fmean(rises)}
+    losses = [[side.held_out[name]["nats_per_token"] for name in texts] for side in (found, before)]
+    return {"alignment_tax": fmean(losses[0]) - fmean(losses[1])}
 
 
 def _answer_figures(episodes: Sequence[Episode]) -> Figures:
@@ -222,19 +184,7 @@ def _reward_figures(config: EvaluateConfig, folder: Path, parallel: Parallel) ->
     encoder = Encoder(load_tokenizer(folder))
     model = load_reward_model(folder)
     parallel.place(model)
-    prompts = []
-    for name, count in config.rankings.items():
-        rows = only(read_source(config.data, name, seed=config.seed), Ranking)
-        held_out = split_source(rows, seed=config.seed)[1]
-        prompts += rank_prompts(
-            held_out,
-            encoder,
-            source=name,
-            count=count,
-            max_tokens=config.max_tokens,
-            margin=0.0,
-            dropped=Dropped(),
-        )
+    prompts = read_rankings(config, encoder)
     answers = [ids for prompt in prompts for ids in prompt.answers]
     scores = iter(parallel.spread(answers, lambda part: score_ids(model, part)))
     return reward_report(prompts, [[next(scores) for _ in prompt.answers] for prompt in prompts])
