@@ -110,12 +110,19 @@ class PPO:
     def _scores(self, reward: Reward, episodes: list[Episode]) -> Tensor:
         return torch.tensor(self.parallel.spread(episodes, reward.score))
 
-    def _minibatches(self, iteration: int, epoch: int) -> list[list[list[int]]]:
-        """Return the rows of each micro-batch of each minibatch, in an order of this iteration and epoch."""
+    def _minibatches(self, iteration: int, epoch: int, episodes: list[Episode]) -> list[list[list[int]]]:
+        """Return the rows of each micro-batch of each minibatch, in an order of this iteration and epoch.
+
+        Rows of like length share a micro-batch, which saves padding and changes nothing else.
+        """
         config = self.config
         generator = torch.Generator().manual_seed(rollout_key(config.seed, iteration, -1 - epoch))
-        order = torch.randperm(config.batch, generator=generator).tolist()
-        minibatches = [order[at : at + config.minibatch] for at in range(0, config.batch, config.minibatch)]
+        order = torch.randperm(len(episodes), generator=generator).tolist()
+        lengths = [len(episode.prompt_ids) + len(episode.sample.ids) for episode in episodes]
+        minibatches = [
+            sorted(order[at : at + config.minibatch], key=lengths.__getitem__)
+            for at in range(0, len(order), config.minibatch)
+        ]
         return [
             [rows[at : at + config.micro] for at in range(0, len(rows), config.micro)] for rows in minibatches
         ]
@@ -123,11 +130,11 @@ class PPO:
     def _look_back(self, iteration: int, episodes: list[Episode], scores: Tensor) -> Experience:
         """Run the models over the answers, in the micro-batches they are trained in, and credit each token."""
         config = self.config
-        micros = [micro for minibatch in self._minibatches(iteration, 0) for micro in minibatch]
+        micros = [micro for minibatch in self._minibatches(iteration, 0, episodes) for micro in minibatch]
         facts = self.parallel.spread(micros, lambda part: [self._run_models(episodes, rows) for rows in part])
         lengths = torch.tensor([len(episode.sample.ids) for episode in episodes])
         acted = torch.arange(int(lengths.max())) < lengths[:, None]
-        table = torch.zeros(4, *acted.shape)
+        table = torch.zeros(4, *acted.shape, dtype=facts[0].dtype)
         for rows, found in zip(micros, facts, strict=True):
             table[:, rows, : found.shape[2]] = found
         logp, ref, entropy, values = table
@@ -163,9 +170,9 @@ class PPO:
 
     def _learn(self, iteration: int, experience: Experience) -> dict[str, float]:
         """Take one optimizer step of both networks a minibatch; return the means of what was seen on the way."""
-        config = self.config
+        config, episodes = self.config, experience.episodes
         epochs = range(config.inner_epochs)
-        plan = [micros for epoch in epochs for micros in self._minibatches(iteration, epoch)]
+        plan = [micros for epoch in epochs for micros in self._minibatches(iteration, epoch, episodes)]
         first = iteration * len(plan)
         shares = [rate_share(iteration, config.iterations, each) for each in (config.policy, config.value)]
         seen = [self._step(step, micros, experience, shares) for step, micros in enumerate(plan, first)]
