@@ -308,13 +308,17 @@ def test_wherever_a_block_ends_the_loss_ends_with_the_end_token(reply: str) -> N
             "marks 1 replies of 2",
         ),
         ("{{ bos_token }}" + HEADERS, "more than once"),
-        (HEADERS.replace("in messages %}", "in messages[-2:] %}"), "drops the system's"),
-        (HEADERS.replace("in messages %}", "in messages | reverse %}"), "moves the system's"),
-        (HEADERS.replace("{{ '<|start_header_id|>assistant", "{{ '<|start_header_id|>bot"), "differently"),
+        (HEADERS.replace("in messages %}", "in messages[-2:] %}"), "drops the user's"),
+        (HEADERS.replace("in messages %}", "in messages | reverse %}"), "moves the user's"),
+        (
+            HEADERS.replace("{{ '<|start_header_id|>assistant", "{{ '<|start_header_id|>bot"),
+            "is not what a reply follows",
+        ),
         (
             blocks(BLOCK).replace("id|>assistant<", "id|>bot<"),
             "generation prompt is not what a reply follows",
         ),
+        (HEADERS.replace("m in messages %}", "m in messages %}{{ messages | length }}"), "when more follow"),
         ("{% for m in messages %}{{ m.content }}{% endfor %}{{ nothing() }}", "cannot render"),
     ],
     ids=[
@@ -327,6 +331,7 @@ def test_wherever_a_block_ends_the_loss_ends_with_the_end_token(reply: str) -> N
         "reversed messages",
         "another prompt",
         "another prompt beside blocks",
+        "a count of messages",
         "broken",
     ],
 )
@@ -348,6 +353,26 @@ def test_a_system_message_is_folded_into_the_first_question_where_a_template_has
         [talk("Why?", "So.", system="Be brief."), talk("Be brief.\n\nWhy?", "So.")]
     )
     assert folded == asked
+
+
+LATE_SYSTEM = (
+    "{% set system = messages[0]['content'] + '\n\n' if messages[0]['role'] == 'system' else '' %}"
+    "{% set turns = messages[1:] if messages[0]['role'] == 'system' else messages %}"
+    "{% for m in turns %}{% if m['role'] == 'user' %}"
+    "{{ '<|start_header_id|>' + (system if loop.last else '') + m['content'] + '<|end_header_id|>' }}"
+    "{% else %}{{ m['content'] + '<|eot_id|>' }}{% endif %}{% endfor %}"
+)
+"""In the manner of Mistral Nemo: what the system says stands before the last question."""
+
+
+def test_a_system_message_that_a_template_moves_is_an_error_of_the_rows_that_have_one() -> None:
+    encoder = Encoder(with_template(LATE_SYSTEM))
+    plain = talk("Hi", "One.", "And?", "Two.")
+    assert len(list(trained_runs(encoder.encode([plain])[0]))) == 2
+    with pytest.raises(DataError, match=r"row 7: .*differently when more follow"):
+        encoder.encode(
+            [Conversation(talk("Hi", "One.", "And?", "Two.", system="Be brief.").messages, where="row 7")]
+        )
 
 
 def test_a_tokenizer_without_a_template_is_refused() -> None:

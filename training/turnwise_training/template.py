@@ -58,14 +58,10 @@ class ChatTemplate:
         self._must_start_with_user = self._fails(PROBE[2:4])
         self.turn_end = self._find_turn_end()
         self._own_end = re.compile(f"(?<!{MARK_START}){re.escape(self.turn_end)}")
-        self._refuse_rearranged()
+        self.probe = self._choose_probe()
+        """A conversation by which spans are verified."""
         if not self._has_blocks:
             _announce_prefixes(self._name)
-
-    @property
-    def probe(self) -> tuple[Message, ...]:
-        """The conversation by which spans are verified, without a system message where there is no such role."""
-        return PROBE if self._has_system_role else PROBE[1:]
 
     def render_prompt(self, messages: Sequence[Message]) -> str:
         """Return the text that ends where the assistant's reply begins."""
@@ -86,12 +82,18 @@ class ChatTemplate:
 
     def _start(self, before: Sequence[Message], text: str) -> int:
         prompt, _ = self._render(before, prompt=True)
-        if not text.startswith(prompt):
+        if text.startswith(prompt):
+            return len(prompt)
+        plain, _ = self._render(before, prompt=False)
+        if text.startswith(plain):
             raise DataError(
-                f"the chat template writes the first {len(before)} messages differently when more follow, so"
-                " the reply after them cannot be found; put {% generation %} around replies in the template"
+                f"the generation prompt {prompt[len(plain) :]!r} is not what a reply follows in the chat template;"
+                " write the same there"
             )
-        return len(prompt)
+        raise DataError(
+            f"the chat template writes the first {len(before)} messages differently when more follow, so the reply"
+            " after them cannot be found; write messages in their order, each alike wherever it stands"
+        )
 
     def _end(self, text: str, start: int) -> int:
         end = self._own_end.search(text, start)
@@ -164,19 +166,35 @@ class ChatTemplate:
             )
         return end[0]
 
-    def _refuse_rearranged(self) -> None:
-        text, _ = self._render(self.probe, prompt=False)
-        places = [text.find(message["content"]) for message in self.probe]
-        for message, (place, following) in zip(self.probe, pairwise([*places, len(text)]), strict=True):
+    def _choose_probe(self) -> tuple[Message, ...]:
+        """Return the probe without its system message where a template has no such role or puts it elsewhere.
+
+        Some of Mistral's write it where the last message is a question, and not at all behind an answer. Rows with a
+        system message are then errors of their own; with blocks they would pass unnoticed, so the template is refused.
+        """
+        self._refuse_rearranged(PROBE[1:])
+        if self._has_system_role:
+            try:
+                self._refuse_rearranged(PROBE)
+            except ConfigurationError:
+                if self._has_blocks:
+                    raise
+                return PROBE[1:]
+            return PROBE
+        return PROBE[1:]
+
+    def _refuse_rearranged(self, messages: Sequence[Message]) -> None:
+        text, _ = self._render(messages, prompt=False)
+        places = [text.find(message["content"]) for message in messages]
+        for message, (place, following) in zip(messages, pairwise([*places, len(text)]), strict=True):
+            said = f"the {message['role']}'s {message['content']!r}"
             if place < 0:
                 raise ConfigurationError(
-                    f"the chat template of {self._name} drops the {message['role']}'s {message['content']!r} of a"
-                    " conversation of two exchanges; write every message"
+                    f"the chat template of {self._name} drops {said}; write every message"
                 )
             if 0 <= following < place:
                 raise ConfigurationError(
-                    f"the chat template of {self._name} moves the {message['role']}'s {message['content']!r} behind a"
-                    " later message; write messages in their order"
+                    f"the chat template of {self._name} moves {said} behind a later message; write them in order"
                 )
 
 
