@@ -109,6 +109,19 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How answers are sampled to be judged or ranked: the whole softmax at one temperature."""
+
+    max_prompt_tokens: int = 512
+    """Longer prompts are left out."""
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    batch: int = 64
+    """Answers sampled at once; memory and speed only."""
+    precision: Precision = "bfloat16"
+
+
+@dataclass(frozen=True)
 class SFTConfig:
     """`turnwise-train sft`."""
 
@@ -123,6 +136,8 @@ class SFTConfig:
     """Which epoch's weights are kept: the last, the one of least held-out loss, or of the best mean reward."""
     reward_model: Path | None = None
     """The judge of `select: reward`: it scores replies sampled to held-out prompts."""
+    sampling: Sampling = Sampling()
+    """How these replies are sampled."""
     optimization: Optimization = Optimization(learning_rate=5e-4, muon_learning_rate=0.005, decay_share=0.9)
     lora: Lora | None = None
     data: Path = Path("../shared/data/permissive")
@@ -290,19 +305,6 @@ class PPOConfig:
     eval_tokens: int = 8192
     seed: int = 1
     save_every: int = 10
-    precision: Precision = "bfloat16"
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How answers of a finished checkpoint are sampled: the whole softmax at one temperature."""
-
-    max_prompt_tokens: int = 512
-    """Longer prompts are left out."""
-    max_new_tokens: int = 128
-    temperature: float = 1.0
-    batch: int = 64
-    """Answers sampled at once; memory and speed only."""
     precision: Precision = "bfloat16"
 
 

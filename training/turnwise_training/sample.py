@@ -29,7 +29,7 @@ def run_sample(config: SampleConfig, *, force: bool) -> None:
     if config.output.exists() and not force:
         raise RunError(f"{config.output} exists; pass --force to replace it or choose another output")
     parallel = Parallel()
-    sampler = Sampler(config.model, config.sampling, parallel)
+    sampler = Sampler.load(config.model, config.sampling, parallel)
     prompts = [encoded.prompt for encoded in _prompts(config)]
     episodes = sampler.answer(prompts, answers=config.answers, seed=config.seed)
     scores = [0.0] * len(episodes)

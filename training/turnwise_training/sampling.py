@@ -1,7 +1,9 @@
-"""Samples answers from a finished checkpoint, to judge them or to have them ranked."""
+"""Samples answers of a model to judge them or to have them ranked."""
 
 from collections.abc import Sequence
 from pathlib import Path
+
+from transformers import PreTrainedModel
 
 from turnwise_training.chat import Encoder, load_tokenizer
 from turnwise_training.config import Sampling
@@ -13,22 +15,34 @@ from turnwise_training.rollout import TransformersEngine, rollout_key
 
 
 class Sampler:
-    """A checkpoint that answers prompts; processes share the work and each gets all answers."""
+    """A model that answers prompts; processes share the work and each gets all answers."""
 
-    def __init__(self, folder: Path, settings: Sampling, parallel: Parallel) -> None:
-        self.encoder = Encoder(load_tokenizer(folder))
-        self.model = load_model(folder)
-        parallel.place(self.model)
+    def __init__(
+        self, model: PreTrainedModel, encoder: Encoder, settings: Sampling, parallel: Parallel
+    ) -> None:
+        self.encoder = encoder
+        self.model = model
         self._settings = settings
         self._parallel = parallel
         self._engine = TransformersEngine(
-            self.model,
+            model,
             parallel,
-            end_ids=self.encoder.end_ids,
-            pad_id=self.encoder.pad_id,
+            end_ids=encoder.end_ids,
+            pad_id=encoder.pad_id,
             batch=settings.batch,
             precision=settings.precision,
         )
+
+    @classmethod
+    def load(cls, folder: Path, settings: Sampling, parallel: Parallel) -> "Sampler":
+        """Return a sampler of a finished checkpoint."""
+        model = load_model(folder)
+        parallel.place(model)
+        return cls(model, Encoder(load_tokenizer(folder)), settings, parallel)
+
+    def refresh(self) -> None:
+        """Take over the model's weights after an update."""
+        self._engine.refresh(self.model)
 
     def answer(self, prompts: Sequence[Prompt], *, answers: int = 1, seed: int) -> list[Episode]:
         """Return so many answers to each prompt, those to one prompt together; the seed and their place fix them."""

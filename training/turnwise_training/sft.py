@@ -21,6 +21,7 @@ from turnwise_training.optimizers import Optimizers
 from turnwise_training.parallel import RANK_SEEDS, Parallel
 from turnwise_training.recipe import as_json
 from turnwise_training.run import Run, refuse_finished
+from turnwise_training.selection import build_selection
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,7 @@ def _pieces(rows: list[Row], encoder: Encoder, *, name: str, seq_len: int) -> It
     """Yield encoded rows; running text is cut to `seq_len`, a conversation never is."""
     for row, item in zip(rows, encoder.encode(rows), strict=True):
         if not any(item.trained[1:]):
-            raise DataError(
-                f"source {name!r}: no token to train on in the row that begins {row.group[:60]!r}"
-            )
+            raise DataError(f"{row.where or f'source {name!r}'}: no token to train on")
         starts = range(0, len(item.ids), seq_len) if isinstance(row, Text) else [0]
         length = seq_len if isinstance(row, Text) else len(item.ids)
         for start in starts:
@@ -116,8 +115,6 @@ def run_sft(config: SFTConfig, *, force: bool) -> None:
     torch.manual_seed(config.seed + parallel.rank * RANK_SEEDS)
     optimizers = Optimizers(model, config.optimization)
     run = Run(config.runs / config.name, as_json(config), parallel, track=config.track)
-    parts: dict[str, Part] = {"model": model, "optimizers": optimizers}
-    first_step = resume(run, parts)
     plan = make_plan(config, encoder)
     if plan.steps_per_epoch == 0:
         raise ConfigurationError(
@@ -128,6 +125,18 @@ def run_sft(config: SFTConfig, *, force: bool) -> None:
         sys.stderr.write(
             f"{plan.dropped} conversations are over {config.long_seq_len} tokens and are left out\n"
         )
+    held_out_rows = {name: _read(config, name)[1] for name in config.rows}
+    selection = build_selection(
+        config,
+        model,
+        model,
+        held_out_rows,
+        encoder,
+        parallel,
+        steps_per_epoch=plan.steps_per_epoch,
+    )
+    parts: dict[str, Part] = {"model": model, "optimizers": optimizers, "selection": selection}
+    first_step = resume(run, parts)
     batches = islice(plan.batches(epochs=config.epochs, seed=config.seed), first_step, None)
     train(
         model,
@@ -141,9 +150,10 @@ def run_sft(config: SFTConfig, *, force: bool) -> None:
         save_every=config.save_every,
         first_step=first_step,
         steps=steps,
+        after_step=selection.after_step,
     )
-    rows = {name: _read(config, name)[1] for name in config.rows}
-    held_out = held_out_losses(model, encoder, rows, tokens=config.eval_tokens)
+    selection.restore()
+    held_out = held_out_losses(model, encoder, held_out_rows, tokens=config.eval_tokens)
     export_checkpoint(
         model,
         tokenizer,
@@ -155,4 +165,5 @@ def run_sft(config: SFTConfig, *, force: bool) -> None:
         held_out=held_out,
         parent=config.model,
         parallel=parallel,
+        facts=selection.facts,
     )
