@@ -131,7 +131,7 @@ def test_a_row_without_a_token_to_train_on_is_an_error(
 ) -> None:
     write_source("text", [{"text": "."}] * 20)
     config = load_config(SFTConfig, sft_recipe, [])
-    with pytest.raises(DataError, match="no token to train on"):
+    with pytest.raises(DataError, match=r"text\.jsonl\.zst line \d+: no token to train on"):
         make_plan(config, Encoder(load_tokenizer(tmp_path / "tokenizer")))
 
 
