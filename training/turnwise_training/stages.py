@@ -39,16 +39,26 @@ class Stage:
         needs = budget(config)
         if needs["missing_inputs"]:
             return needs
+        _quieten_transformers()
         facts: dict[str, object] = importlib.import_module(self.module).describe(config)
         return {**needs, **facts}
 
     def run(self, config: StageConfig, *, force: bool) -> None:
         """Run the stage to its end, going on from where it was."""
+        _quieten_transformers()
         getattr(importlib.import_module(self.module), f"run_{self.name}")(config, force=force)
 
     def is_finished(self, config: StageConfig) -> bool:
         """Tell whether the stage has written its output."""
         return (config.output / self.marker).exists()
+
+
+def _quieten_transformers() -> None:
+    """Keep bars for files of a second and reports on heads that are new on purpose out of the progress line."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 STAGES = {
