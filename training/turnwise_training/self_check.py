@@ -23,7 +23,7 @@ ENGINE_TOLERANCE = 0.1
 def check_first_kl(logp: Tensor, ref: Tensor, acted: Tensor) -> None:
     """Raise RunError unless policy and reference agree on every acted token [B, T], but for the last bits."""
     gap = float(torch.where(acted, logp - ref, 0.0).abs().max())
-    if gap > KL_TOLERANCE:
+    if not gap <= KL_TOLERANCE:  # true of NaN as well
         raise RunError(
             f"before the first step the policy and the reference differ by up to {gap:.3g} nats a token, and should "
             "not at all: they must start from the same `model`, at one precision, and have no dropout"
@@ -32,7 +32,7 @@ def check_first_kl(logp: Tensor, ref: Tensor, acted: Tensor) -> None:
 
 def check_first_ratio(largest: float) -> None:
     """Raise RunError unless the largest probability ratio of the first minibatch is 1."""
-    if abs(largest - 1) > RATIO_TOLERANCE:
+    if not abs(largest - 1) <= RATIO_TOLERANCE:
         raise RunError(
             f"the first minibatch's largest ratio is {largest:.6g}, and should be 1: the forward that is trained and "
             "the one that gave the old log-probabilities differ in temperature, padding, precision or dropout"
@@ -50,7 +50,7 @@ def check_engine(
     """
     engine_logp = engine_log_probs(experience.episodes)
     gap = float((engine_logp - experience.logp)[experience.acted].abs().mean())
-    if gap > ENGINE_TOLERANCE:
+    if not gap <= ENGINE_TOLERANCE:
         answers, logits, _ = forward()
         engine_logp = engine_logp[: len(logits), : answers.width].to(logits.device)
         cause = _difference(engine_logp, logits, answers, temperature)
