@@ -140,7 +140,7 @@ def frontier_reward(ref: Tensor, rewards: Tensor, *, kl: float) -> float:
     return expect(tilt(ref, rewards, beta=math.exp(high)), rewards)
 
 
-def new_policy(family: Family, *, width: int = 48, layers: int = 2, seed: int = 0) -> PreTrainedModel:
+def new_policy(family: Family, *, width: int = 64, layers: int = 1, seed: int = 0) -> PreTrainedModel:
     """Return a policy of random weights; GPT-2 is here because its positions are absolute."""
     torch.manual_seed(seed)
     ends = {"bos_token_id": None, "eos_token_id": END, "pad_token_id": PAD}
