@@ -56,7 +56,9 @@ class TransformersEngine:
         self._end_ids = torch.tensor(sorted(end_ids), device=parallel.device)
         self._pad_id = pad_id
         self._batch = batch
-        self._copied = precision == "bfloat16" and not parallel.is_sharded  # shards cannot be copied
+        # Shards cannot be copied, nor can 4 bits become 16 again.
+        is_plain = not parallel.is_sharded and not getattr(policy, "is_quantized", False)
+        self._copied = precision == "bfloat16" and is_plain
         self._model = copy.deepcopy(policy).to(torch.bfloat16) if self._copied else policy
 
     def refresh(self, policy: PreTrainedModel) -> None:
@@ -136,7 +138,19 @@ class _Growing:
 def build_engine(
     config: PPOConfig, policy: PreTrainedModel, encoder: Encoder, parallel: Parallel
 ) -> RolloutEngine:
-    """Return the engine a recipe asks for."""
+    """Return the engine a recipe asks for, with the policy's weights in it."""
+    if config.engine.kind == "vllm":
+        from turnwise_training.remote_engine import RemoteEngine
+
+        return RemoteEngine(
+            policy,
+            parallel,
+            url=config.engine.url,
+            weights=config.runs / config.name / "engine",
+            dtype=torch.bfloat16 if config.precision == "bfloat16" else torch.float32,
+            end_ids=encoder.end_ids,
+            concurrency=config.engine.batch,
+        )
     return TransformersEngine(
         policy,
         parallel,
