@@ -10,6 +10,7 @@ from turnwise_training.chat import Encoder, load_tokenizer
 from turnwise_training.config import EvaluateConfig
 from turnwise_training.episodes import Episode
 from turnwise_training.errors import ConfigurationError, RunError
+from turnwise_training.evaluate.divergence import sampled_kl
 from turnwise_training.evaluate.held_out import held_out_losses
 from turnwise_training.evaluate.questions import Questions, read_questions, read_rankings
 from turnwise_training.evaluate.refusals import RefusalPhrases, share_with_interval
@@ -34,11 +35,12 @@ Figures = dict[str, object]
 
 @dataclass(frozen=True)
 class Examined:
-    """What one checkpoint did, in its own tokens: its held-out losses and its answers to each kind of prompts."""
+    """What one checkpoint did, in its own tokens: held-out losses, answers to each kind of prompts, KL from another."""
 
     encoder: Encoder
     held_out: dict[str, dict[str, float]]
     answers: dict[str, list[Episode]]
+    kl: dict[str, float]
 
 
 def run_evaluate(config: EvaluateConfig, *, force: bool) -> None:
@@ -47,10 +49,17 @@ def run_evaluate(config: EvaluateConfig, *, force: bool) -> None:
     if config.output.exists() and not force:
         raise RunError(f"{config.output} exists; pass --force to replace it or choose another output")
     parallel = Parallel()
-    encoder = Encoder(load_tokenizer(config.checkpoints[against]))
-    questions = read_questions(config, encoder)
+    reference = Sampler.load(config.checkpoints[against], config.sampling, parallel)
+    questions = read_questions(config, reference.encoder)
     examined = {
-        name: _examine(config, folder, questions, parallel) for name, folder in config.checkpoints.items()
+        name: _examine(
+            config,
+            reference if name == against else Sampler.load(folder, config.sampling, parallel),
+            reference,
+            questions,
+            parallel,
+        )
+        for name, folder in config.checkpoints.items()
     }
     scores = _scores(config, examined, parallel)
     refused = _refused(config, examined, parallel)
@@ -62,6 +71,7 @@ def run_evaluate(config: EvaluateConfig, *, force: bool) -> None:
             name: {
                 "held_out": found.held_out,
                 **_alignment_tax(questions.texts, found, examined[against]),
+                **({"kl": found.kl} if found.kl else {}),
                 **_answer_figures(found.answers["prompts"]),
                 **({"score_mean": fmean(scores[name])} if name in scores else {}),
                 **_win_rate(config, name, against, examined, scores),
@@ -97,15 +107,22 @@ def _against(config: EvaluateConfig) -> str:
     return against
 
 
-def _examine(config: EvaluateConfig, folder: Path, questions: Questions, parallel: Parallel) -> Examined:
-    """Load one checkpoint, take its losses and sample its answers, and let it go again."""
-    sampler = Sampler.load(folder, config.sampling, parallel)
-    losses = held_out_losses(sampler.model, sampler.encoder, questions.held_out, tokens=config.eval_tokens)
+def _examine(
+    config: EvaluateConfig, sampler: Sampler, reference: Sampler, questions: Questions, parallel: Parallel
+) -> Examined:
+    """Take a checkpoint's losses, sample its answers and measure how far they are from the reference."""
+    encoder = sampler.encoder
+    losses = held_out_losses(sampler.model, encoder, questions.held_out, tokens=config.eval_tokens)
     answers = {
         kind: sampler.answer(asked, seed=config.seed + number) if asked else []
         for number, (kind, asked) in enumerate(questions.prompts.items())
     }
-    return Examined(sampler.encoder, losses, answers)
+    kl = {}
+    one_vocabulary = encoder.tokenizer.get_vocab() == reference.encoder.tokenizer.get_vocab()
+    if sampler is not reference and one_vocabulary and answers["prompts"]:
+        models = sampler.model, reference.model
+        kl = sampled_kl(*models, answers["prompts"], config.sampling, parallel, pad_id=encoder.pad_id)
+    return Examined(encoder, losses, answers, kl)
 
 
 def _scores(
