@@ -43,7 +43,7 @@ def _source_loss(
             budget -= len(cut.ids)
     if not taken:
         return None
-    packed = pack(taken, seq_len=seq_len, pad_id=encoder.tokenizer.pad_token_id)
+    packed = pack(taken, seq_len=seq_len, pad_id=encoder.pad_id)
     nll = 0.0
     for start in range(0, len(packed), 4):
         part = packed.take(slice(start, start + 4))
