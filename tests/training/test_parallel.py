@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from support.training_processes import FSDP2, run_stage, together
+from support.training_states import final_state
 from turnwise_training.config import Optimization
 from turnwise_training.errors import ConfigurationError, TrainingError
 from turnwise_training.models import load_model
@@ -48,11 +49,6 @@ def log(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-def newest_state(run: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(max((run / "steps").iterdir()) / "state.pt", weights_only=True)
-    return state
-
-
 def assert_same(left: Any, right: Any, *, within: float) -> None:
     """Compare nested values: equal, but for floats and weights, which may differ by rounding."""
     if isinstance(left, dict):
@@ -71,7 +67,7 @@ def assert_same(left: Any, right: Any, *, within: float) -> None:
 
 def assert_equal_runs(one: Path, many: Path) -> None:
     assert_same(log(one), log(many), within=1e-6)
-    states = newest_state(one), newest_state(many)
+    states = final_state(one), final_state(many)
     for part in states[0].keys() & {"model", "policy", "value", "average"}:
         assert_same(states[0][part], states[1][part], within=1e-5)
 
@@ -94,7 +90,7 @@ def test_31_32_two_processes_give_the_result_of_one(
         tmp_path / "exported", dtype=torch.bfloat16, output_loading_info=True
     )
     assert not any(loading.values())
-    trained = newest_state(tmp_path / "runs/two")
+    trained = final_state(tmp_path / "runs/two")
     trained = trained["average" if stage == "ppo" else "model"]
     for name, value in exported.state_dict().items():
         assert torch.equal(value, trained.get(name, value).to(torch.bfloat16))

@@ -3,136 +3,47 @@
 import contextlib
 import errno
 import json
-import os
 import pkgutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 
-from turnwise_training.config import PretrainConfig, RewardConfig, SFTConfig
+from support.training_processes import run_stage
+from support.training_states import CutError, assert_equal, cut_after, final_state
 from turnwise_training.errors import RunError
-from turnwise_training.optimizers import Optimizers
 from turnwise_training.parallel import Parallel
-from turnwise_training.pretrain import run_pretrain
-from turnwise_training.recipe import load_config
-from turnwise_training.reward import run_reward
 from turnwise_training.run import Run
-from turnwise_training.sft import run_sft
 
 
-class CutError(Exception):
-    """Stops a run as a crash would: between two steps, nothing tidied."""
-
-
-def cut_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Make the optimizer fail after this many steps."""
-    real = Optimizers.step
-    taken = 0
-
-    def step(self: Optimizers, share: float) -> None:
-        nonlocal taken
-        if taken == steps:
-            raise CutError
-        taken += 1
-        real(self, share)
-
-    monkeypatch.setattr(Optimizers, "step", step)
-
-
-def final_state(folder: Path) -> dict[str, Any]:
-    """Return the newest saved state of a run."""
-    newest = max((folder / "steps").glob("[0-9]*"))
-    state: dict[str, Any] = torch.load(newest / "state.pt", weights_only=True)
-    return state
-
-
-def assert_equal(left: object, right: object) -> None:
-    """Compare nested states bit for bit."""
-    assert type(left) is type(right)
-    if isinstance(left, torch.Tensor):
-        assert isinstance(right, torch.Tensor)
-        assert torch.equal(left, right)
-    elif isinstance(left, dict):
-        assert isinstance(right, dict)
-        assert left.keys() == right.keys()
-        for key in left:
-            assert_equal(left[key], right[key])
-    elif isinstance(left, list | tuple):
-        assert isinstance(right, list | tuple)
-        assert len(left) == len(right)
-        for a, b in zip(left, right, strict=True):
-            assert_equal(a, b)
-    else:
-        assert left == right
-
-
-def run_stage(stage: str, recipe: Path, *overrides: str) -> None:
-    """Run a stage in this process."""
-    if stage == "pretrain":
-        run_pretrain(load_config(PretrainConfig, recipe, overrides), force=True)
-    elif stage == "reward":
-        run_reward(load_config(RewardConfig, recipe, overrides), force=True)
-    else:
-        run_sft(load_config(SFTConfig, recipe, overrides), force=True)
-
-
-@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward"])
-@pytest.mark.parametrize("cut", [3, 5])
-def test_a_cut_run_resumes_to_bit_equal_weights_optimizer_and_log(
+@pytest.mark.parametrize(
+    ("stage", "cut"),
+    [(stage, cut) for stage in ("pretrain", "sft", "reward") for cut in (3, 5)] + [("ppo", 14)],
+)
+def test_28_a_cut_run_resumes_to_bit_equal_weights_optimizer_and_log(
     stage: str,
     cut: int,
     tmp_path: Path,
+    base_checkpoint: Path,
     pretrain_recipe: Path,
     sft_recipe: Path,
     reward_recipe: Path,
+    ppo_recipe: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = {"pretrain": pretrain_recipe, "sft": sft_recipe, "reward": reward_recipe}[stage]
-    if stage == "sft":
-        run_stage("pretrain", pretrain_recipe)
-    run_stage(stage, recipe, "name=whole")
+    (tmp_path / "pretrained").symlink_to(base_checkpoint)
+    recipes = {"pretrain": pretrain_recipe, "sft": sft_recipe, "reward": reward_recipe, "ppo": ppo_recipe}
+    settings = [f"output={tmp_path}/out"]
+    run_stage(stage, recipes[stage], "name=whole", *settings)
     with monkeypatch.context() as patch:
         cut_after(patch, cut)
         with pytest.raises(CutError):
-            run_stage(stage, recipe, "name=cut")
-    run_stage(stage, recipe, "name=cut")
+            run_stage(stage, recipes[stage], "name=cut", *settings)
+    assert final_state(tmp_path / "runs/cut")["step"] > 0
+    run_stage(stage, recipes[stage], "name=cut", *settings)
     assert_equal(final_state(tmp_path / "runs/cut"), final_state(tmp_path / "runs/whole"))
     assert (tmp_path / "runs/cut/log.jsonl").read_text() == (tmp_path / "runs/whole/log.jsonl").read_text()
-    assert len((tmp_path / "runs/cut/log.jsonl").read_text().splitlines()) >= 6
-
-
-@pytest.mark.slow
-def test_a_killed_process_resumes_to_the_same_weights(tmp_path: Path, pretrain_recipe: Path) -> None:
-    run_stage("pretrain", pretrain_recipe, "name=whole", "save_every=1", "tokens=10240")
-    command = [
-        sys.executable,
-        "-c",
-        "from turnwise_training.cli import main; main()",
-        "pretrain",
-        str(pretrain_recipe),
-    ]
-    command += ["name=killed", "save_every=1", "tokens=10240", "--force"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    kills = 0
-    for lines_before_kill in (3, 9):
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        assert process.stderr is not None
-        for _ in range(lines_before_kill):
-            process.stderr.readline()
-        process.send_signal(signal.SIGKILL)
-        process.stderr.close()
-        kills += process.wait() == -signal.SIGKILL
-    assert kills == 2
-    run_stage("pretrain", pretrain_recipe, "name=killed", "save_every=1", "tokens=10240")
-    killed, whole = tmp_path / "runs/killed", tmp_path / "runs/whole"
-    assert_equal(final_state(killed), final_state(whole))
-    assert (killed / "log.jsonl").read_text() == (whole / "log.jsonl").read_text()
 
 
 def new_run(folder: Path) -> Run:

@@ -73,8 +73,12 @@ class SeparateActors:
         return scores[:, -answers.width - 1 : -1]
 
 
-def build_actors(config: PPOConfig, parallel: Parallel) -> SeparateActors:
-    """Return the three networks of a recipe on this process's device, without dropout."""
+def build_actors(config: PPOConfig, parallel: Parallel) -> Actors:
+    """Return the models of a recipe on this process's device, without dropout."""
+    if config.lora is not None:
+        from turnwise_training.lora_actors import build_lora_actors
+
+        return build_lora_actors(config, config.lora, parallel)
     policy, reference = load_model(config.model), load_model(config.model)
     value = load_reward_model(config.value_model) if config.value_model else value_model(policy, config.model)
     reference.requires_grad_(requires_grad=False)

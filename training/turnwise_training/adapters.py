@@ -3,7 +3,9 @@
 The base may be held in 4 bits (QLoRA). An adapter is also kept as peft writes it, so that it loads on its base alone.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -38,7 +40,10 @@ def quantization(lora: Lora | None) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     four_bits = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["lm_head", "score"],
     )
     return {"quantization_config": four_bits}
 
@@ -55,10 +60,12 @@ def add_adapter(model: PreTrainedModel, lora: Lora, name: str, *, seed: int) -> 
     for parameter in model.parameters():
         parameter.requires_grad_(requires_grad=False)
     torch.manual_seed(seed)
+    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets))
     try:
-        model.add_adapter(
-            LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets)), name
-        )
+        with warnings.catch_warnings():
+            # Several adapters on one base are what PPO wants.
+            warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
+            model.add_adapter(settings, name)
     except ValueError as error:
         raise ConfigurationError(
             f"lora.targets {list(lora.targets)!r} do not fit the model: {error}"
@@ -67,10 +74,18 @@ def add_adapter(model: PreTrainedModel, lora: Lora, name: str, *, seed: int) -> 
     return adapter_weights(model, name)
 
 
+def kept_settings(folder: Path) -> Lora:
+    """Return the settings of an adapter that `save_adapter` wrote."""
+    from peft import LoraConfig
+
+    saved = LoraConfig.from_pretrained(folder)
+    return Lora(rank=saved.r, alpha=saved.lora_alpha, targets=tuple(sorted(saved.target_modules)))
+
+
 def adapter_weights(model: nn.Module, name: str) -> nn.Module:
     """Return the weights of one adapter as a module, to be optimised, saved and loaded without the base."""
-    layers = [layer for _, layer in _layers(model)]
-    return nn.ModuleList([part[name] for layer in layers for part in (layer.lora_A, layer.lora_B)])
+    parts = [part for _, layer in _layers(model) for part in (layer.lora_A, layer.lora_B)]
+    return nn.ModuleList([part[name] for part in parts if name in part])
 
 
 def turn_to(model: nn.Module, name: str | None) -> None:
@@ -87,6 +102,16 @@ def turn_to(model: nn.Module, name: str | None) -> None:
         layer.lora_B.requires_grad_()
 
 
+@contextmanager
+def turned_to(model: nn.Module, name: str | None) -> Iterator[None]:
+    """Let a model run with another of its adapters, or with none, for a while; then with the policy's again."""
+    turn_to(model, name)
+    try:
+        yield
+    finally:
+        turn_to(model, POLICY)
+
+
 def merged(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """Return a model's whole `weights`, one adapter added to the base, under a plain model's names.
 
@@ -94,6 +119,8 @@ def merged(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> dict[s
     """
     plain = {key.replace(".base_layer", ""): value for key, value in weights.items() if ".lora_" not in key}
     for path, layer in _layers(model):
+        if name not in layer.scaling:
+            continue
         low, high = (weights[f"{path}.lora_{part}.{name}.weight"] for part in "AB")
         delta = layer.scaling[name] * (high @ low)
         plain[f"{path}.weight"] = plain[f"{path}.weight"] + (delta.T if layer.fan_in_fan_out else delta)
@@ -119,6 +146,7 @@ def load_adapter(model: PreTrainedModel, name: str, folder: Path) -> None:
         f"{path}.lora_{part}.weight": parts[name].weight
         for path, layer in _layers(model)
         for part, parts in (("A", layer.lora_A), ("B", layer.lora_B))
+        if name in parts
     }
     if {key: value.shape for key, value in state.items()} != {k: w.shape for k, w in wanted.items()}:
         raise ConfigurationError(

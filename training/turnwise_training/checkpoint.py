@@ -19,7 +19,7 @@ from turnwise_training.errors import RunError
 from turnwise_training.models import generation_config
 from turnwise_training.parallel import Parallel
 from turnwise_training.recipe import as_json
-from turnwise_training.run import file_sha256, write_durably
+from turnwise_training.run import file_sha256, weights_digest, write_durably
 from turnwise_training.sharding import plain_type
 
 FORMAT_VERSION = 1
@@ -140,6 +140,6 @@ def _parent(folder: Path | None) -> dict[str, object] | None:
         return None
     record = folder / RECORD
     return {
-        "weights_sha256": file_sha256(folder / WEIGHTS),
+        "weights_sha256": weights_digest(folder),
         "training": json.loads(record.read_text()) if record.is_file() else None,
     }

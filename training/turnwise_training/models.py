@@ -19,8 +19,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from turnwise_training.adapters import quantization
 from turnwise_training.chat import END_OF_TEXT, PAD, TURN_END
-from turnwise_training.config import ModelShape
+from turnwise_training.config import Lora, ModelShape
 from turnwise_training.errors import ConfigurationError
 from turnwise_training.sharding import reads_weights
 
@@ -60,22 +61,24 @@ def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
     )
 
 
-def load_model(folder: Path) -> PreTrainedModel:
-    """Return the language model of a checkpoint directory with float32 weights.
+def load_model(folder: Path, lora: Lora | None = None) -> PreTrainedModel:
+    """Return the language model of a checkpoint directory with float32 weights, or in 4 bits where `lora` says so.
 
     Raises ConfigurationError where the directory holds no model.
     """
     _require_model(folder)
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **quantization(lora))
 
 
-def new_reward_model(folder: Path, *, seed: int) -> PreTrainedModel:
+def new_reward_model(folder: Path, *, seed: int, lora: Lora | None = None) -> PreTrainedModel:
     """Return a fine-tuned model whose output layer is replaced by a scalar head drawn from N(0, 1/sqrt(d+1)).
 
     Source: arXiv 2403.17031, detail 11; dropout is off (InstructGPT, appendix C).
     """
     _require_model(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, num_labels=1)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, num_labels=1, **quantization(lora)
+    )
     weight: Tensor = model.score.weight
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -148,17 +151,22 @@ def answer_logits(model: nn.Module, tokens: Tensor, attend: Tensor, *, answer_wi
 @reads_weights
 def token_scores(model: PreTrainedModel, tokens: Tensor, attend: Tensor) -> Tensor:
     """Return the score [B, L] of each prefix that ends in each token; a reward model's score is the last one's."""
-    hidden = model.base_model(
+    scale: float = model.config.reward_scale
+    bias: float = model.config.reward_bias
+    return prefix_scores(model.base_model, model.score, tokens, attend) * scale + bias
+
+
+def prefix_scores(base: nn.Module, head: nn.Module, tokens: Tensor, attend: Tensor) -> Tensor:
+    """Return what a scalar head gives [B, L] for each prefix, before scale and bias."""
+    hidden: Tensor = base(
         input_ids=tokens,
         attention_mask=attend.long(),
         position_ids=positions_of(attend),
         use_cache=False,
     ).last_hidden_state
     with torch.autocast(hidden.device.type, enabled=False):
-        raw: Tensor = model.score(hidden.to(model.score.weight.dtype))[..., 0]
-    scale: float = model.config.reward_scale
-    bias: float = model.config.reward_bias
-    return raw * scale + bias
+        raw: Tensor = head(hidden.to(next(head.parameters()).dtype))
+    return raw[..., 0]
 
 
 def last_scores(model: PreTrainedModel, tokens: Tensor, attend: Tensor) -> Tensor:

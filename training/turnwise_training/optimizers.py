@@ -33,6 +33,10 @@ class Optimizers:
         self._settings = settings
         hidden, embedded, vectors = _split(model)
         with_muon = settings.muon_learning_rate > 0
+        if with_muon and not hidden:
+            raise ConfigurationError(
+                "Muon trains whole matrices of the layers and an adapter has none: set muon_learning_rate: 0"
+            )
         if with_muon and any(isinstance(weight, DTensor) for weight in hidden):
             raise ConfigurationError(
                 "Muon needs whole matrices and FSDP2 holds shards: set muon_learning_rate: 0 or launch without FSDP2"

@@ -3,15 +3,17 @@
 import math
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from turnwise_training.adapters import VALUE, add_adapter, merged, save_adapter
 from turnwise_training.chat import Encoder, load_tokenizer
 from turnwise_training.checkpoint import WEIGHTS, export_reward_model
-from turnwise_training.config import RewardConfig
+from turnwise_training.config import Lora, RewardConfig
 from turnwise_training.errors import ConfigurationError
 from turnwise_training.loop import Part, resume, train
 from turnwise_training.losses import ranking_loss
@@ -81,12 +83,16 @@ def run_reward(config: RewardConfig, *, force: bool) -> None:
     tokenizer = load_tokenizer(config.model)
     encoder = Encoder(tokenizer)
     parallel = Parallel()
-    model = _start(config, encoder)
+    model = _start(config, encoder, config.lora)
+    trained: nn.Module = model
+    if config.lora is not None:
+        trained = nn.ModuleList([add_adapter(model, config.lora, VALUE, seed=config.seed), model.score])
+        trained.requires_grad_()
     parallel.place(model)
     torch.manual_seed(config.seed + parallel.rank * RANK_SEEDS)
-    optimizers = Optimizers(model, config.optimization)
+    optimizers = Optimizers(trained, config.optimization)
     run = Run(config.runs / config.name, as_json(config), parallel, track=config.track)
-    parts: dict[str, Part] = {"model": model, "optimizers": optimizers}
+    parts: dict[str, Part] = {"model": trained, "optimizers": optimizers}
     first_step = resume(run, parts)
     plan = make_plan(config, encoder)
     steps = config.epochs * plan.steps_per_epoch
@@ -108,22 +114,23 @@ def run_reward(config: RewardConfig, *, force: bool) -> None:
         first_step=first_step,
         steps=steps,
     )
-    trained = parallel.whole(model.state_dict())
+    weights = parallel.whole(model.state_dict())
 
     def finish() -> None:
         whole = _start(config, encoder).to(parallel.device)
-        whole.load_state_dict(trained)
+        whole.load_state_dict(merged(model, weights, VALUE))
         centre(whole, read_demonstrations(config, encoder))
         report = judge(whole, plan.held_out)
         run.log({"step": steps, "held_out": report})
-        export_reward_model(whole, tokenizer, config, steps=steps, report=report)
+        keep = partial(save_adapter, model, weights, VALUE)
+        export_reward_model(whole, tokenizer, config, steps=steps, report=report, keep_adapter=keep)
 
     parallel.on_main(finish)
 
 
-def _start(config: RewardConfig, encoder: Encoder) -> PreTrainedModel:
+def _start(config: RewardConfig, encoder: Encoder, lora: Lora | None = None) -> PreTrainedModel:
     """Return the model that training starts from; raises ConfigurationError where rankings do not fit its context."""
-    model = new_reward_model(config.model, seed=config.seed)
+    model = new_reward_model(config.model, seed=config.seed, lora=lora)
     context = model.config.max_position_embeddings
     if config.max_tokens > context:
         raise ConfigurationError(

@@ -161,6 +161,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def weights_digest(folder: Path) -> str:
+    """Return the SHA-256 of a model directory's weights; of several files, that of their digests in order."""
+    digests = [file_sha256(path) for path in sorted(folder.glob("*.safetensors"))]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file so that it is whole or absent after a crash."""
     unfinished = path.with_name(f".tmp-{path.name}")

@@ -8,6 +8,7 @@ from itertools import cycle, islice
 
 import torch
 
+from turnwise_training.adapters import POLICY, add_adapter
 from turnwise_training.batches import Rows, pack
 from turnwise_training.chat import Encoded, Encoder, load_tokenizer
 from turnwise_training.checkpoint import export_checkpoint
@@ -62,7 +63,7 @@ def make_plan(config: SFTConfig, encoder: Encoder) -> Plan:
             raise DataError(f"source {name!r} has no training rows")
         encoded += _pieces(list(islice(cycle(rows), count)), encoder, name=name, seq_len=config.seq_len)
     random.Random(config.seed).shuffle(encoded)
-    pad_id = encoder.tokenizer.pad_token_id
+    pad_id = encoder.pad_id
     groups = []
     shortest = 0
     for seq_len in (config.seq_len, config.long_seq_len):
@@ -109,11 +110,12 @@ def run_sft(config: SFTConfig, *, force: bool) -> None:
     refuse_finished(config.output / "model.safetensors", force=force)
     tokenizer = load_tokenizer(config.model)
     encoder = Encoder(tokenizer)
-    model = load_model(config.model)
+    model = load_model(config.model, config.lora)
+    trained = add_adapter(model, config.lora, POLICY, seed=config.seed) if config.lora else model
     parallel = Parallel()
     parallel.place(model)
     torch.manual_seed(config.seed + parallel.rank * RANK_SEEDS)
-    optimizers = Optimizers(model, config.optimization)
+    optimizers = Optimizers(trained, config.optimization)
     run = Run(config.runs / config.name, as_json(config), parallel, track=config.track)
     plan = make_plan(config, encoder)
     if plan.steps_per_epoch == 0:
@@ -129,13 +131,13 @@ def run_sft(config: SFTConfig, *, force: bool) -> None:
     selection = build_selection(
         config,
         model,
-        model,
+        trained,
         held_out_rows,
         encoder,
         parallel,
         steps_per_epoch=plan.steps_per_epoch,
     )
-    parts: dict[str, Part] = {"model": model, "optimizers": optimizers, "selection": selection}
+    parts: dict[str, Part] = {"model": trained, "optimizers": optimizers, "selection": selection}
     first_step = resume(run, parts)
     batches = islice(plan.batches(epochs=config.epochs, seed=config.seed), first_step, None)
     train(
