@@ -75,6 +75,15 @@ def test_the_stage_ends_in_a_sequence_classifier_that_keeps_the_contract(
     folder = tmp_path / "reward"
     bare = AutoModelForSequenceClassification.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "chat_template.jinja",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "training.json",
+    ]
     assert bare.dtype == torch.float32
     assert bare.config.num_labels == 1
     assert bare.config.pad_token_id == tokenizer.pad_token_id
@@ -91,7 +100,7 @@ def test_the_stage_ends_in_a_sequence_classifier_that_keeps_the_contract(
     assert "ordered as the labelers did" in (folder / "README.md").read_text()
     log = [json.loads(line) for line in (tmp_path / "runs/rm/log.jsonl").read_text().splitlines()]
     assert log[-1] == {"step": 6, "held_out": record["reward"]}
-    assert [line["prompts"] for line in log[:-1]] == [8, 8, 4] * config.epochs
+    assert [line["prompts"] for line in log[:-1]] == [6, 7, 7] * config.epochs
 
 
 def test_training_lowers_the_loss_and_orders_unseen_answers(tmp_path: Path, reward_recipe: Path) -> None:
@@ -123,7 +132,7 @@ def test_09_micro_batches_never_change_the_gradient(
     for micro_tokens in (1, 10**6):
         plan = plan_of(reward_recipe)
         batch = next(plan.batches(seed=1, micro_tokens=micro_tokens))
-        assert len(batch.micros) == (8 if micro_tokens == 1 else 1)
+        assert len(batch.micros) == (6 if micro_tokens == 1 else 1)
         model = new_reward_model(folder, seed=1).double().train()
         accumulate(reward_loss(model, precision="float32"), batch, Parallel())
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
@@ -226,6 +235,14 @@ def test_folds_are_disjoint_and_complete(reward_recipe: Path) -> None:
     assert second
     assert not first & second
     assert first | second == prompts("[0, 1]")
+
+
+def test_a_fold_is_judged_on_prompts_of_the_next_one(reward_recipe: Path) -> None:
+    plan = plan_of(reward_recipe, "fold=[0, 2]", "rankings={ranked: 100}")
+    other = plan_of(reward_recipe, "fold=[1, 2]", "rankings={ranked: 100}")
+    whole = plan_of(reward_recipe, "rankings={ranked: 100}")
+    assert len(plan.held_out) == len(whole.held_out) + len(other.train)
+    assert not [prompt for prompt in plan.held_out if prompt in plan.train]
 
 
 def test_long_rankings_and_ties_are_left_out_and_counted(reward_recipe: Path, write_source: Write) -> None:

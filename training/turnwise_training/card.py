@@ -146,7 +146,8 @@ def _rates(config: Record) -> str:
 
 
 def _held_out(record: Record) -> str:
-    held_out = dict(zip(_labels(record), (stage["held_out"] for stage in _stages(record)), strict=True))
+    stages = zip(_labels(record), _stages(record), strict=True)
+    held_out = {label: stage["held_out"] for label, stage in stages if stage["held_out"]}
     names = sorted({name for losses in held_out.values() for name in losses})
     header = " | ".join(f"{stage}, nats/token | nats/byte" for stage in held_out)
     rows = [

@@ -173,7 +173,7 @@ class RewardConfig:
     """(i, n): train on the i-th of n disjoint parts of the prompts, so that reward models can judge each other."""
     epochs: int = 1
     batch: int = 64
-    """Prompts an optimizer step; all completions of a prompt stay together."""
+    """Prompts an optimizer step, at most; all completions of a prompt stay together."""
     max_tokens: int = 1024
     """Rankings with a longer prompt and completion are dropped and counted."""
     micro_tokens: int = 8192

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -22,11 +23,13 @@ from turnwise_training.ranked import (
 
 Micro = Sequence[RankedPrompt]
 """Prompts that go through the model together."""
+JUDGED_PROMPTS = 512
+"""Prompts of each source, at most, that the trained model is judged on."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the stage reads: prompts to train on, prompts held out, and what was left out."""
+    """What the stage reads: prompts to train on, prompts to be judged on, and what was left out."""
 
     train: list[RankedPrompt]
     held_out: list[RankedPrompt]
@@ -36,7 +39,7 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The number of batches of an epoch; the last may be smaller."""
+        """The number of batches of an epoch; their sizes differ by one prompt at most."""
         return -(-len(self.train) // self.batch)
 
     @property
@@ -49,8 +52,10 @@ class Plan:
         for epoch in range(self.epochs):
             generator = torch.Generator().manual_seed(seed * 1000 + epoch)
             order = torch.randperm(len(self.train), generator=generator).tolist()
-            for start in range(0, len(order), self.batch):
-                prompts = [self.train[index] for index in order[start : start + self.batch]]
+            steps = self.steps_per_epoch
+            edges = [len(order) * step // steps for step in range(steps + 1)]
+            for start, end in pairwise(edges):
+                prompts = [self.train[index] for index in order[start:end]]
                 tokens = sum(len(ids) for prompt in prompts for ids in prompt.answers)
                 facts: dict[str, object] = {
                     "prompts": len(prompts),
@@ -60,20 +65,29 @@ class Plan:
 
 
 def make_plan(config: RewardConfig, encoder: Encoder) -> Plan:
-    """Read and encode the rankings; raises DataError where nothing is left to train on."""
+    """Read and encode the rankings; raises DataError where nothing is left to train on.
+
+    Held out are the rows that every stage holds out and, of n parts, those of the next part, which this model does not
+    train on: answers sampled to training prompts have no others.
+    """
     dropped = Dropped()
     train: list[RankedPrompt] = []
     held_out: list[RankedPrompt] = []
     for name, count in config.rankings.items():
         rows = only(read_source(config.data, name, seed=config.seed), Ranking)
         sides = split_source(rows, seed=config.seed)
+        part, parts = config.fold
         mine = [row for row in sides[0] if in_fold(row, config.fold)]
-        for prompts, side in ((train, mine), (held_out, sides[1])):
+        others = [row for row in sides[0] if parts > 1 and in_fold(row, ((part + 1) % parts, parts))]
+        for prompts, side, most in (
+            (train, mine, count),
+            (held_out, sides[1] + others, min(count, JUDGED_PROMPTS)),
+        ):
             prompts += rank_prompts(
                 side,
                 encoder,
                 source=name,
-                count=count,
+                count=most,
                 max_tokens=config.max_tokens,
                 margin=config.margin,
                 dropped=dropped,
