@@ -1,7 +1,7 @@
 """The native rows of docs/data-formats.md: parsed from JSON objects and written back as them."""
 
+import sys
 from collections.abc import Mapping
-from math import isfinite
 
 from turnwise_training.data.messages import read_answer, read_message, read_prompt
 from turnwise_training.data.rows import Completion, Conversation, Message, Prompt, Ranking, Row, Text, Vote
@@ -9,6 +9,8 @@ from turnwise_training.errors import DataError
 
 Fields = Mapping[str, object]
 """The columns of a row that are not null."""
+
+LARGEST = sys.float_info.max
 
 
 class UnusableRow(Exception):  # noqa: N818 - no fault: the row is dropped and counted
@@ -131,7 +133,7 @@ def parse_prompt(fields: Fields, where: str) -> Prompt:
 def read_number(fields: Fields, key: str, *, default: float) -> float:
     """Return a finite number of at least 0, or `default` if the row has none."""
     value = fields.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
         raise DataError(f"{key!r} is a number of at least 0; found {value!r}")
     return float(value)
 
