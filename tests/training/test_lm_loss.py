@@ -89,7 +89,8 @@ def assert_equal_losses(model: PreTrainedModel, one: Tensor, other: Tensor, *, w
 def test_the_fused_loss_and_its_gradients_equal_the_models_own(
     packed: bool, tied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused_llama, "CHUNK", 20)  # several chunks, the last one shorter
+    monkeypatch.setattr(fused_llama, "CHUNK", 20)  # several chunks and blocks, the last one shorter
+    monkeypatch.setattr(fused_llama, "BLOCK", 10)
     model = llama(tied=tied)
     ids, labels, positions = rows(packed=packed)
     fused = fused_nll(model, ids, labels, positions, dtype=torch.float32, compile=False)

@@ -19,6 +19,10 @@ CHUNK = 1024
 """Tokens whose logits exist at once; 8,192 words in bfloat16 then make 16 MiB, which stays in a last-level cache."""
 
 
+BLOCK = 256
+"""Queries that attend together; keys after a block's end are left out, nearly half of them in a long row."""
+
+
 def is_fusable(model: PreTrainedModel) -> bool:
     """Tell whether `fused_nll` computes this model's loss: a plain Llama on the CPU, whole and without adapters."""
     if type(model) is not LlamaForCausalLM:
@@ -113,9 +117,7 @@ def _layer(
     )
     query, key = torch.split(_rotate(query_key, cos, sin), [queries, keys], dim=2)
     grouped = _heads_first(query * query.shape[-1] ** -0.5, keys).to(dtype)
-    mixed = _Attention.apply(  # type: ignore[no-untyped-call]
-        grouped, _heads_first(key, keys).to(dtype), _heads_first(value, keys), bias
-    )
+    mixed = _attend(grouped, _heads_first(key, keys).to(dtype), _heads_first(value, keys), bias)
     rows, width = hidden.shape[:2]
     joined = mixed.view(rows, queries, width, -1).transpose(1, 2).flatten(2)
     hidden = hidden + functional.linear(joined, weights.out.to(dtype))
@@ -141,12 +143,26 @@ def _heads_first(vectors: Tensor, groups: int) -> Tensor:
     return vectors.transpose(1, 2).reshape(rows * groups, heads // groups * width, size)
 
 
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Return attention [B * K, G, T, D] of scaled queries [B * K, G * T, D], each block on the keys up to its end."""
+    width = key.shape[1]
+    by_head = query.view(len(query), -1, width, query.shape[-1])
+    mixed = []
+    for start in range(0, width, BLOCK):
+        end = min(start + BLOCK, width)
+        block: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
+            by_head[:, :, start:end].flatten(1, 2), key[:, :end], value[:, :end], bias[..., start:end, :end]
+        )
+        mixed.append(block.view(len(query), -1, end - start, query.shape[-1]))
+    return torch.cat(mixed, dim=2)
+
+
 class _Attention(torch.autograd.Function):
     """Softmax attention with its gradient by hand: autograd's own compiles to loops that are several times slower."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """Return [B * K, G * T, D] for scaled queries of that shape, keys and values [B * K, T, D]."""
+        """Return [B * K, G * Q, D] for scaled queries so laid out, keys and values [B * K, T, D], bias [B, 1, Q, T]."""
         scores = (query @ key.transpose(1, 2)).view(bias.shape[0], -1, *bias.shape[2:]) + bias
         raised = (scores - scores.amax(-1, keepdim=True)).exp()
         share = (raised / raised.sum(-1, keepdim=True)).to(query.dtype).view(*query.shape[:2], -1)
