@@ -270,7 +270,7 @@ def test_a_source_of_another_kind_is_refused(reward_recipe: Path) -> None:
 
 def test_answers_over_the_models_context_are_refused(reward_recipe: Path) -> None:
     with pytest.raises(ConfigurationError, match="max_tokens 999 is over the model's context of 128"):
-        train_reward(reward_recipe, "max_tokens=999")
+        describe(load_config(RewardConfig, reward_recipe, ["max_tokens=999"]))
 
 
 def test_33_a_run_ends_in_the_same_scores_at_any_micro_batch(tmp_path: Path, reward_recipe: Path) -> None:

@@ -20,7 +20,7 @@ from turnwise_training.losses import ranking_loss
 from turnwise_training.models import new_reward_model
 from turnwise_training.optimizers import Optimizers
 from turnwise_training.parallel import RANK_SEEDS, Parallel
-from turnwise_training.ranked import RankedPrompt
+from turnwise_training.ranked import Dropped, RankedPrompt
 from turnwise_training.recipe import as_json
 from turnwise_training.reward_data import Micro, make_plan, read_demonstrations
 from turnwise_training.reward_metrics import reward_report
@@ -65,9 +65,10 @@ def judge(model: PreTrainedModel, prompts: Sequence[RankedPrompt]) -> dict[str, 
 
 def describe(config: RewardConfig) -> dict[str, object]:
     """Return what a dry run prints: parameters, prompts, pairs, steps, tokens."""
-    plan = make_plan(config, Encoder(load_tokenizer(config.model)))
+    encoder = Encoder(load_tokenizer(config.model))
+    plan = make_plan(config, encoder)
     return {
-        "parameters": new_reward_model(config.model, seed=config.seed).num_parameters(),
+        "parameters": _start(config, encoder).num_parameters(),
         "prompts": len(plan.train),
         "pairs": sum(prompt.pairs for prompt in plan.train),
         "steps": config.epochs * plan.steps_per_epoch,
@@ -96,10 +97,11 @@ def run_reward(config: RewardConfig, *, force: bool) -> None:
     first_step = resume(run, parts)
     plan = make_plan(config, encoder)
     steps = config.epochs * plan.steps_per_epoch
-    sys.stderr.write(
-        f"left out: {plan.dropped.too_long} rankings over {config.max_tokens} tokens, "
-        f"{plan.dropped.without_pair} of ties alone\n"
-    )
+    if plan.dropped != Dropped() and parallel.is_main:
+        sys.stderr.write(
+            f"left out: {plan.dropped.too_long} rankings over {config.max_tokens} tokens, "
+            f"{plan.dropped.without_pair} of ties alone\n"
+        )
     batches = plan.batches(seed=config.seed, micro_tokens=config.micro_tokens)
     train(
         model.train(),
