@@ -19,8 +19,9 @@ CHUNK = 1024
 """Tokens whose logits exist at once; 8,192 words in bfloat16 then make 16 MiB, which stays in a last-level cache."""
 
 
-BLOCK = 256
-"""Queries that attend together; keys after a block's end are left out, nearly half of them in a long row."""
+BLOCK, BLOCKS = 128, 8
+"""Queries that attend together, more where a row would make over 8 blocks (each is compiled); keys after a block's
+end are left out, nearly half of all in a long row."""
 
 
 def is_fusable(model: PreTrainedModel) -> bool:
@@ -147,9 +148,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     """Return attention [B * K, G, T, D] of scaled queries [B * K, G * T, D], each block on the keys up to its end."""
     width = key.shape[1]
     by_head = query.view(len(query), -1, width, query.shape[-1])
-    mixed = []
-    for start in range(0, width, BLOCK):
-        end = min(start + BLOCK, width)
+    mixed, size = [], max(BLOCK, -(-width // BLOCKS))
+    for start in range(0, width, size):
+        end = min(start + size, width)
         block: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
             by_head[:, :, start:end].flatten(1, 2), key[:, :end], value[:, :end], bias[..., start:end, :end]
         )
