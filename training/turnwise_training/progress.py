@@ -55,10 +55,10 @@ class Phases:
 class Progress:
     """One line a step, rewritten in place on a terminal and plain elsewhere; each step's times go to a file."""
 
-    def __init__(self, *, steps: int, timing: Path | None = None, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, *, steps: int, timing: Path | None = None, stream: TextIO | None = None) -> None:
         self._steps = steps
         self._timing = timing
-        self._stream = stream
+        self._stream = stream or sys.stderr
         self._recent: list[tuple[float, int]] = [(_now(), 0)]
         self.phases = Phases()
 
