@@ -44,7 +44,8 @@ class FakeVLLM:
             if path == "/v1/completions":
                 return 200, self._complete(body)
             if path == "/collective_rpc" and body["method"] == "reload_weights":
-                return 200, {"results": [self._reload(Path(body["kwargs"]["weights_path"]))]}
+                self._reload(Path(body["kwargs"]["weights_path"]))
+                return 200, {"results": [None]}
             return (200, None) if path == "/reset_prefix_cache" else (404, {"detail": "Not Found"})
 
     def _complete(self, body: dict[str, Any]) -> dict[str, object]:
