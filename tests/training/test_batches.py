@@ -1,5 +1,7 @@
 """Packing and accumulation change the speed, never the loss or the gradient."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -106,3 +108,18 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_trained_tokens(model: LlamaFor
     value = accumulated(model, packed, micro_tokens=64)
     total = token_nll(model, packed.ids, packed.labels, packed.positions).item()
     assert value == pytest.approx(total / int((packed.labels != IGNORED).sum()), rel=1e-6)
+
+
+def test_a_row_of_weight_two_counts_as_if_it_stood_there_twice(model: LlamaForCausalLM) -> None:
+    light, heavy = ragged(2)
+    twice = accumulated(model, pack([light, heavy, heavy], seq_len=64, pad_id=1), micro_tokens=64)
+    expected = gradients(model)
+    rows = pack([light, dataclasses.replace(heavy, weight=2.0)], seq_len=64, pad_id=1)
+    assert accumulated(model, rows, micro_tokens=64) == pytest.approx(twice, rel=1e-9)
+    for left, right in zip(gradients(model), expected, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-7, atol=1e-10)
+
+
+def test_rows_of_equal_weight_carry_no_weights() -> None:
+    assert pack(ragged(3), seq_len=64, pad_id=1).weights is None
+    assert pack([], seq_len=64, pad_id=1).ids.shape == (0, 64)

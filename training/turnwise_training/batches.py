@@ -1,6 +1,6 @@
 """Lays encoded rows out as tensors: one running stream for pretraining, packed conversations for fine-tuning."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,24 +20,36 @@ class Rows:
     ids: Tensor
     labels: Tensor
     positions: Tensor | None
+    weights: Tensor | None = None
+    """What each label counts in the loss; None where all count 1."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, index: Tensor | slice) -> "Rows":
         """Return the rows at `index`."""
-        positions = None if self.positions is None else self.positions[index]
-        return Rows(self.ids[index], self.labels[index], positions)
+        return self._each(lambda tensor: tensor[index])
 
     def to(self, device: torch.device) -> "Rows":
         """Return the rows on a device."""
-        positions = None if self.positions is None else self.positions.to(device)
-        return Rows(self.ids.to(device), self.labels.to(device), positions)
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Rows":
+        tensors = (self.ids, self.labels, self.positions, self.weights)
+        ids, labels, positions, weights = (None if t is None else change(t) for t in tensors)
+        assert ids is not None
+        assert labels is not None
+        return Rows(ids, labels, positions, weights)
 
     @property
     def trained_tokens(self) -> int:
         """The number of tokens the loss is taken on."""
         return int((self.labels != IGNORED).sum())
+
+    @property
+    def trained_weight(self) -> float:
+        """The weights of those tokens, added up."""
+        return self.trained_tokens if self.weights is None else float(self.weights.double().sum())
 
 
 def stream_rows(ids: Sequence[int], *, seq_len: int) -> Rows:
@@ -69,20 +81,30 @@ def pack(encoded: Sequence[Encoded], *, seq_len: int, pad_id: int) -> Rows:
             rows[row].append(item)
             space[row] -= len(item.ids)
     laid = [_lay(row, seq_len, pad_id) for row in rows]
-    ids, labels, positions = (torch.tensor([part[i] for part in laid], dtype=torch.int64) for i in range(3))
-    return Rows(
-        ids.view(len(laid), seq_len), labels.view(len(laid), seq_len), positions.view(len(laid), seq_len)
-    )
+    columns = (torch.tensor(column).view(len(laid), seq_len) for column in zip(*laid, strict=True))
+    ids, labels, positions, weights = columns if laid else [torch.zeros(0, seq_len, dtype=torch.int64)] * 4
+    is_weighted = any(item.weight != 1 for item in encoded)
+    return Rows(ids, labels, positions, weights if is_weighted else None)
 
 
-def _lay(row: list[Encoded], seq_len: int, pad_id: int) -> tuple[list[int], list[int], list[int]]:
+def _lay(
+    row: list[Encoded], seq_len: int, pad_id: int
+) -> tuple[list[int], list[int], list[int], list[float]]:
     ids: list[int] = []
     labels: list[int] = []
     positions: list[int] = []
+    weights: list[float] = []
     for item in row:
         ids += item.ids
-        trained = zip(item.ids[1:], item.trained[1:], strict=True)
-        labels += [token if is_trained else IGNORED for token, is_trained in trained] + [IGNORED]
+        trained = [*item.trained[1:], False]
+        following = [*item.ids[1:], IGNORED]
+        labels += [token if on else IGNORED for token, on in zip(following, trained, strict=True)]
+        weights += [item.weight if on else 0.0 for on in trained]
         positions += range(len(item.ids))
     padding = seq_len - len(ids)
-    return ids + [pad_id] * padding, labels + [IGNORED] * padding, positions + list(range(padding))
+    return (
+        ids + [pad_id] * padding,
+        labels + [IGNORED] * padding,
+        positions + list(range(padding)),
+        weights + [0.0] * padding,
+    )

@@ -110,10 +110,10 @@ def resume(run: Run, parts: Mapping[str, Part]) -> int:
 
 
 def row_batch(rows: Rows, *, micro_tokens: int) -> Batch[Rows]:
-    """Return packed or running rows as a batch, `micro_tokens` a micro-batch, counted by trained tokens."""
+    """Return rows as a batch, `micro_tokens` a micro-batch, counted by the weights of the trained tokens."""
     size = max(1, micro_tokens // rows.ids.shape[1])
     micros = [rows.take(slice(start, start + size)) for start in range(0, len(rows), size)]
-    return Batch(micros, rows.trained_tokens, rows.ids.numel(), {"rows": list(rows.ids.shape)})
+    return Batch(micros, rows.trained_weight, rows.ids.numel(), {"rows": list(rows.ids.shape)})
 
 
 def row_loss(model: PreTrainedModel, *, compile: bool, precision: str) -> Callable[[Rows], Tensor]:  # noqa: A002
@@ -123,6 +123,6 @@ def row_loss(model: PreTrainedModel, *, compile: bool, precision: str) -> Callab
 
     def rows_nll(rows: Rows) -> Tensor:
         on = rows.to(model.device)
-        return loss(model, on.ids, on.labels, on.positions)
+        return loss(model, on.ids, on.labels, on.positions, on.weights)
 
     return rows_nll

@@ -82,7 +82,9 @@ def _pieces(rows: list[Row], encoder: Encoder, *, name: str, seq_len: int) -> It
         starts = range(0, len(item.ids), seq_len) if isinstance(row, Text) else [0]
         length = seq_len if isinstance(row, Text) else len(item.ids)
         for start in starts:
-            piece = Encoded(item.ids[start : start + length], item.trained[start : start + length])
+            piece = Encoded(
+                item.ids[start : start + length], item.trained[start : start + length], item.weight
+            )
             if len(piece.ids) > 1:
                 yield piece
 
