@@ -15,7 +15,7 @@ from turnwise_training.config import EvaluateConfig, ModelShape, RewardConfig, S
 from turnwise_training.data import Prompt
 from turnwise_training.errors import ConfigurationError, RunError
 from turnwise_training.evaluate.command import describe, run_evaluate
-from turnwise_training.evaluate.divergence import sampled_kl
+from turnwise_training.evaluate.divergence import answer_kl
 from turnwise_training.evaluate.refusals import is_refusal, share_with_interval
 from turnwise_training.evaluate.texts import distinct, has_list, repetition, text_figures, words
 from turnwise_training.evaluate.win_rate import (
@@ -205,7 +205,7 @@ def test_a_checkpoint_against_itself_ties_on_every_prompt(
     assert after["preferred"]["ties"] == 1.0
     assert "preferred" not in before
     assert after["alignment_tax"] == 0.0
-    assert after["kl"] == {"k1": 0.0, "k3": 0.0}
+    assert after["kl"] == 0.0
     assert "kl" not in before
     assert set(before["held_out"]) == {"talk", "text"}
     assert before["refusals"]["harmful"]["prompts"] == 3
@@ -241,26 +241,25 @@ def test_a_reward_models_accuracy_is_taken_on_held_out_rankings(
     assert found["calibration_error"] == pytest.approx(record["calibration_error"], abs=1e-5)
 
 
-def test_the_sampled_kl_of_a_checkpoint_is_that_of_its_whole_distributions(
+def test_the_kl_of_an_answer_is_that_of_the_whole_distribution_at_each_of_its_tokens(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     shape = ModelShape(hidden_size=16, layers=1, heads=2, kv_heads=1, intermediate_size=24, context_length=64)
     model, reference = (new_model(shape, tokenizer, seed=seed) for seed in (1, 2))
-    with torch.no_grad():
-        for each in (model, reference):
-            each.model.embed_tokens.weight.mul_(8)
-    settings = Sampling(max_new_tokens=1, temperature=0.7, precision="float32")
+    settings = Sampling(max_new_tokens=5, temperature=0.7, precision="float32")
     sampler = Sampler(model, Encoder(tokenizer), settings, Parallel())
-    asked = Prompt(({"role": "user", "content": "Well?"},))
-    episodes = sampler.answer([asked], answers=800, seed=1)
-    found = sampled_kl(model, reference, episodes, settings, Parallel(), pad_id=sampler.encoder.pad_id)
-    ids = torch.tensor([episodes[0].prompt_ids])
-    with torch.no_grad():
-        logp, ref = (torch.log_softmax(each(ids).logits[0, -1] / 0.7, -1) for each in (model, reference))
-    exact = float((logp.exp() * (logp - ref)).sum())
-    assert exact > 0.05
-    assert found["k3"] == pytest.approx(exact, rel=0.2)
-    assert found["k1"] == pytest.approx(exact, rel=0.2)
+    asked = [Prompt(({"role": "user", "content": "Well?" * n},)) for n in (1, 2, 3, 4, 5)]
+    episodes = sampler.answer(asked, seed=1)
+    found = answer_kl(model, reference, episodes, settings, Parallel(), pad_id=sampler.encoder.pad_id)
+    by_hand = 0.0
+    for episode in episodes:
+        ids = torch.tensor([episode.prompt_ids + episode.sample.ids])
+        with torch.no_grad():
+            p, q = (torch.softmax(each(ids).logits[0] / 0.7, -1) for each in (model, reference))
+        for at in range(len(episode.prompt_ids) - 1, ids.shape[1] - 1):
+            by_hand += float((p[at] * (p[at] / q[at]).log()).sum()) / len(episodes)
+    assert by_hand > 0.001
+    assert found == pytest.approx(by_hand, rel=1e-3)
 
 
 def test_a_dry_run_counts_prompts_and_tokens(evaluate_recipe: Path) -> None:

@@ -10,7 +10,7 @@ from turnwise_training.chat import Encoder, load_tokenizer
 from turnwise_training.config import EvaluateConfig
 from turnwise_training.episodes import Episode
 from turnwise_training.errors import ConfigurationError, RunError
-from turnwise_training.evaluate.divergence import sampled_kl
+from turnwise_training.evaluate.divergence import answer_kl
 from turnwise_training.evaluate.held_out import held_out_losses
 from turnwise_training.evaluate.questions import Questions, read_questions, read_rankings
 from turnwise_training.evaluate.refusals import RefusalPhrases, share_with_interval
@@ -40,7 +40,7 @@ class Examined:
     encoder: Encoder
     held_out: dict[str, dict[str, float]]
     answers: dict[str, list[Episode]]
-    kl: dict[str, float]
+    kl: float | None
 
 
 def run_evaluate(config: EvaluateConfig, *, force: bool) -> None:
@@ -71,7 +71,7 @@ def run_evaluate(config: EvaluateConfig, *, force: bool) -> None:
             name: {
                 "held_out": found.held_out,
                 **_alignment_tax(questions.texts, found, examined[against]),
-                **({"kl": found.kl} if found.kl else {}),
+                **({"kl": found.kl} if found.kl is not None else {}),
                 **_answer_figures(found.answers["prompts"]),
                 **({"score_mean": fmean(scores[name])} if name in scores else {}),
                 **_win_rate(config, name, against, examined, scores),
@@ -117,11 +117,11 @@ def _examine(
         kind: sampler.answer(asked, seed=config.seed + number) if asked else []
         for number, (kind, asked) in enumerate(questions.prompts.items())
     }
-    kl = {}
+    kl = None
     one_vocabulary = encoder.tokenizer.get_vocab() == reference.encoder.tokenizer.get_vocab()
     if sampler is not reference and one_vocabulary and answers["prompts"]:
         models = sampler.model, reference.model
-        kl = sampled_kl(*models, answers["prompts"], config.sampling, parallel, pad_id=encoder.pad_id)
+        kl = answer_kl(*models, answers["prompts"], config.sampling, parallel, pad_id=encoder.pad_id)
     return Examined(encoder, losses, answers, kl)
 
 

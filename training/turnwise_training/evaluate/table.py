@@ -72,7 +72,7 @@ def _checkpoint(found: Figures, against: str) -> dict[str, str]:
     }
     return {
         **{label: interval(rate) for label, rate in rates.items() if rate is not None},
-        **_shown({f"KL from {against}, nats an answer": found.get("kl", {}).get("k1")}, "{:.2f}"),
+        **_shown({f"KL from {against}, nats an answer": found.get("kl")}, "{:.2f}"),
         **_shown({"mean score": found.get("score_mean")}, "{:.3f}"),
         **_shown({"words an answer": found.get("words_mean")}, "{:.1f}"),
         **_shown(shares, "{:.1%}"),
