@@ -19,6 +19,7 @@ from turnwise_training.models import without_dropout
 from turnwise_training.parallel import Parallel
 from turnwise_training.ppo import PPO
 from turnwise_training.prompts import EncodedPrompt
+from turnwise_training.ptx import PretrainingMix
 from turnwise_training.rollout import TransformersEngine
 
 FAMILIES: tuple[Family, ...] = ("gpt2", "llama")
@@ -107,10 +108,11 @@ def tiny_learner(
     family: Family = "llama",
     actors: SeparateActors | None = None,
     score: Callable[[list[int]], float] = token_mean,
+    ptx: PretrainingMix | None = None,
     **settings: Any,
 ) -> PPO:
     """Return a learner with other `settings` than CONFIG's."""
     config = replace(CONFIG, **settings)
     actors = actors or tiny_actors(family)
     engine = tiny_engine(actors.policy, precision=config.precision)
-    return PPO(config, actors, engine, FunctionReward(score), encoder, Parallel(), tiny_prompts())
+    return PPO(config, actors, engine, FunctionReward(score), encoder, Parallel(), tiny_prompts(), ptx)
