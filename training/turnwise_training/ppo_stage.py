@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from transformers import AutoConfig, PreTrainedModel
 
 from turnwise_training.actors import build_actors
@@ -14,7 +15,7 @@ from turnwise_training.evaluate import held_out_losses
 from turnwise_training.loop import resume
 from turnwise_training.models import load_model
 from turnwise_training.monitors import Alarms
-from turnwise_training.parallel import Parallel
+from turnwise_training.parallel import RANK_SEEDS, Parallel
 from turnwise_training.ppo import PPO
 from turnwise_training.progress import Progress
 from turnwise_training.prompts import EncodedPrompt, read_prompts
@@ -104,6 +105,7 @@ def run_ppo(config: PPOConfig, *, force: bool) -> None:
         ptx=_pretraining_mix(config, actors.language_model, encoder, parallel),
         held_out_reward=_held_out_reward(config, encoder, parallel),
     )
+    torch.manual_seed(config.seed + parallel.rank * RANK_SEEDS)
     run = Run(config.runs / config.name, as_json(config), parallel, track=config.track)
     shown = _read_prompts(config, encoder, held_out=True)[:SHOWN_PROMPTS]
     _iterate(learner, run, lambda: _answers(config, engine, encoder, shown))
