@@ -119,7 +119,7 @@ def test_prompts_whose_answers_all_meet_the_demonstration_give_no_row(
     write_source: Callable[[str, list[object]], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    talk = [
+    talk: list[object] = [
         {
             "messages": [
                 {"role": "user", "content": f"I am number {n}."},
