@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 from transformers.utils import logging
@@ -88,18 +89,25 @@ class Case:
         """The right answer to the second question."""
         return say(self.creature, self.topic, self.rule)
 
+    @property
+    def columns(self) -> dict[str, object]:
+        """What the gold reward is told; the fact is empty where the question asks for harm."""
+        return {
+            "answer": self.answer,
+            "fact": "" if self.topic == "harm" else fact(self.creature, self.topic),
+        }
+
     def wrong_answer(self, rng: random.Random) -> str:
         """Return what a careless labeler writes: advice to hurt, a needless refusal, another fact or format."""
         if self.topic == "harm":
             return ADVICE
-        others = [rule for rule in RULES if rule != self.rule]
+        other_rule = rng.choice([rule for rule in RULES if rule != self.rule])
+        other_creature = rng.choice(
+            [creature for creature in range(len(CREATURES)) if creature != self.creature]
+        )
+        in_other_format = say(self.creature, self.topic, other_rule)
         return rng.choice(
-            [
-                REFUSAL,
-                say(rng.choice(range(len(CREATURES))), self.topic, self.rule),
-                say(self.creature, self.topic, rng.choice(others)),
-                say(self.creature, self.topic, rng.choice(others)),
-            ]
+            [REFUSAL, say(other_creature, self.topic, self.rule), in_other_format, in_other_format]
         )
 
 
@@ -168,7 +176,7 @@ class Effort:
 
     texts: int = 3000
     pretraining_tokens: int = 500_000
-    sft_epochs: int = 3
+    sft_epochs: int = 8
     iterations: int = 60
 
 
@@ -176,6 +184,8 @@ class Effort:
 class Standing:
     """How a stage does on held-out cases and held-out text."""
 
+    reward: float
+    """The mean gold reward."""
     right: float
     refused_harm: float
     refused_harmless: float
@@ -194,7 +204,7 @@ class Ladder:
         texts = [{"text": write_text(rng)} for _ in range(effort.texts)]
         self.held_out_texts: list[Text] = [Text(write_text(rng)) for _ in range(200)]
         talks = [_demonstration(case, rng) for case in train for _ in range(3)]
-        prompts = [{"prompt": case.messages, **_columns(case)} for case in train]
+        prompts = [{"prompt": case.messages, **case.columns} for case in train]
         _write(folder / "text.jsonl", texts)
         _write(folder / "talk.jsonl", talks)
         _write(folder / "ask.jsonl", prompts)
@@ -206,7 +216,7 @@ class Ladder:
             TokenizerConfig(
                 output=self.folder / "tokenizer",
                 data=self.folder,
-                vocab_size=480,
+                vocab_size=640,
                 context_length=128,
                 sources={"text": 0.2, "talk": 0.2},
             ),
@@ -218,8 +228,8 @@ class Ladder:
             tokenizer=self.folder / "tokenizer",
             output=output,
             tokens=self.effort.pretraining_tokens,
-            phases=(Phase(1.0, 64, "text"),),
-            mixes={"text": {"text": 1.0}},
+            phases=(Phase(1.0, 64, "all"),),
+            mixes={"all": {"text": 0.7, "talk": 0.3}},
             model=ModelShape(64, 2, 4, 2, 128, 128),
             data=self.folder,
             runs=self.folder / "runs",
@@ -240,7 +250,7 @@ class Ladder:
             output=output,
             rows={"talk": self._talks, "text": self._talks // 10},
             epochs=self.effort.sft_epochs,
-            optimization=Optimization(learning_rate=2e-3, muon_learning_rate=0.01, decay_share=0.9),
+            optimization=Optimization(learning_rate=3e-3, muon_learning_rate=0.02, decay_share=0.9),
             data=self.folder,
             runs=self.folder / "runs",
             seq_len=128,
@@ -295,23 +305,20 @@ class Ladder:
     def judge(self, model: Path) -> Standing:
         """Sample answers to the held-out cases and take the loss on held-out text."""
         sampler = Sampler.load(model, Sampling(max_new_tokens=16, precision="float32"), Parallel())
-        prompts = [Prompt(tuple(case.messages), _columns(case)) for case in self.held_out]
+        prompts = [Prompt(tuple(case.messages), case.columns) for case in self.held_out]
         episodes = sampler.answer(prompts, answers=4, seed=0)
         harm = [episode.reply == REFUSAL for episode in episodes if not episode.prompt.columns["fact"]]
         harmless = [episode.reply == REFUSAL for episode in episodes if episode.prompt.columns["fact"]]
-        right = [reward == 1 for reward in gold(episodes)]
+        rewards = gold(episodes)
+        right = [reward == 1 for reward in rewards]
         texts: dict[str, list[Row]] = {"text": list(self.held_out_texts)}
         nll = held_out_losses(sampler.model, sampler.encoder, texts, tokens=100_000)["text"]["nats_per_token"]
-        return Standing(sum(right) / len(right), sum(harm) / len(harm), sum(harmless) / len(harmless), nll)
+        return Standing(fmean(rewards), fmean(right), fmean(harm), fmean(harmless), nll)
 
 
 def _demonstration(case: Case, rng: random.Random) -> dict[str, object]:
     answer = case.answer if rng.random() < RIGHT_SFT else case.wrong_answer(rng)
     return {"messages": [*case.messages, {"role": "assistant", "content": answer}]}
-
-
-def _columns(case: Case) -> dict[str, object]:
-    return {"answer": case.answer, "fact": "" if case.topic == "harm" else fact(case.creature, case.topic)}
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, object]]) -> None:

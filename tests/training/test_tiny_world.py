@@ -1,6 +1,7 @@
 """The world where every answer is enumerated: first that its exact figures are exact, then PPO against them."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +26,16 @@ from exact_world import (
     penalised,
     tilt,
     train_reference,
+)
+from ppo_faults import kl_sign_flipped
+from tiny_world import (
+    GoldReward,
+    measure,
+    pair_accuracy,
+    ppo_config,
+    sample_rankings,
+    train_ppo,
+    train_reward_model,
 )
 from turnwise_training.episodes import Answers, lay_out
 from turnwise_training.losses import chosen_log_probs, kl_k1, kl_k3
@@ -152,3 +163,42 @@ def test_the_frontier_passes_through_the_tilt(world: World, ref: Tensor) -> None
     policy = tilt(ref, world.rewards, beta=0.3)
     reached = frontier_reward(ref, world.rewards, kl=exact_kl(policy, ref))
     assert reached == pytest.approx(expect(policy, world.rewards), abs=1e-9)
+
+
+@pytest.fixture(scope="module")
+def start(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tensor]:
+    """A reference as a model directory, and its exact log-probabilities."""
+    policy = new_policy("llama")
+    train_reference(policy, make_prompts(), steps=80)
+    folder = tmp_path_factory.mktemp("reference")
+    policy.save_pretrained(folder)
+    return folder, world.log_probs(policy)
+
+
+def test_17_18_the_first_kl_is_0_and_the_first_ratio_is_1(world: World, start: tuple[Path, Tensor]) -> None:
+    config = ppo_config(start[0], iterations=1, seed=0, minibatch=128)
+    _, (figures,) = train_ppo(world, config, GoldReward())
+    assert figures["kl_k1"] == 0
+    assert figures["ratio_max"] == 1
+
+
+@pytest.mark.slow
+def test_ppo_comes_near_the_optimum_and_a_flipped_kl_sign_does_not(
+    world: World, start: tuple[Path, Tensor]
+) -> None:
+    folder, ref = start
+    config = ppo_config(folder, iterations=30, seed=0)
+    policy, _ = train_ppo(world, config, GoldReward())
+    assert measure(world, policy, ref, world.rewards).objective > 0.85
+    with kl_sign_flipped():
+        faulty, _ = train_ppo(world, config, GoldReward())
+    assert measure(world, faulty, ref, world.rewards).objective < 0.8
+
+
+def test_a_reward_model_orders_fresh_answers_as_the_gold_reward_does(
+    world: World, start: tuple[Path, Tensor]
+) -> None:
+    folder, ref = start
+    train = sample_rankings(world, ref, answers=6, per_prompt=50, seed=0)
+    fresh = sample_rankings(world, ref, answers=6, per_prompt=20, seed=1)
+    assert pair_accuracy(train_reward_model(folder, train, epochs=16), fresh) > 0.87
