@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from turnwise_training.prompts import REFERENCE, prompt_indices, prompt_of, read
 Writer = Callable[[str, list[object]], Path]
 
 
-def said(role: str, content: str) -> Message:
+def said(role: Literal["user", "assistant"], content: str) -> Message:
     return {"role": role, "content": content}
 
 

@@ -43,7 +43,7 @@ def gradients(model: PreTrainedModel) -> list[Tensor]:
 def test_10_the_gradient_of_both_is_the_sum_of_ppo_s_and_coef_times_that_of_the_mean_nll(
     make_mix: Maker, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    actors = tiny_actors("llama", dtype=torch.float64)
+    actors = tiny_actors("gpt2", dtype=torch.float64)  # Llama's norms work in float32 whatever is asked
     policy = actors.policy
     mix = make_mix(policy)
     learner = tiny_learner(Encoder(tokenizer), actors=actors, ptx=mix)
@@ -67,11 +67,11 @@ def test_10_the_gradient_of_both_is_the_sum_of_ppo_s_and_coef_times_that_of_the_
 
     for total, own, other, slow in zip(both, ppo, text, plain, strict=True):
         assert torch.allclose(total, own + 2.5 * other, atol=1e-10, rtol=0)
-        assert torch.allclose(other, slow, atol=1e-5)
+        assert torch.allclose(other, slow, atol=1e-10, rtol=0)
     norms = [
         float(torch.nn.utils.get_total_norm(each)) for each in (ppo, [2.5 * gradient for gradient in text])
     ]
-    assert figures["ptx_nll"] == pytest.approx(float(nll))
+    assert figures["ptx_nll"] == pytest.approx(nll.item())
     assert figures["ptx_grad_norm"] == pytest.approx(norms[1])
     assert figures["ptx_grad_share"] == pytest.approx(norms[1] / sum(norms))
 
