@@ -33,7 +33,7 @@ CURVES = {
     "Variance the value function explains": ("explained_variance",),
     "Clipped tokens, share": ("clip_fraction",),
     "Largest ratio": ("ratio_max",),
-    "Gradient norms": ("grad_norm", "value_grad_norm"),
+    "Gradient norms": ("grad_norm", "value_grad_norm", "ptx_grad_norm"),
     "Loss on the pretraining mix, nats a token": ("ptx_nll",),
 }
 """Figures that are drawn together, and what the drawing is called; any other figure gets a drawing of its own."""
