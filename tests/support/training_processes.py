@@ -68,7 +68,7 @@ def together(
         for rank in range(world)
     ]
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout=240)
     codes = [process.exitcode for process in processes]
     for process in processes:
         process.kill()

@@ -4,14 +4,18 @@ import contextlib
 import errno
 import json
 import pkgutil
+import re
+import resource
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from support.training_processes import run_stage
+from support.training_processes import run_stage, start
 from support.training_states import CutError, assert_equal, cut_after, final_state
+from turnwise_training.cli import main
 from turnwise_training.errors import RunError
 from turnwise_training.parallel import Parallel
 from turnwise_training.run import Run
@@ -144,6 +148,64 @@ def test_a_full_disk_is_reported_and_the_step_before_is_kept(
     assert state is not None
     assert state["step"] == 1
     assert [path.name for path in (tmp_path / "steps").iterdir()] == ["00000001"]
+
+
+def run_on_a_small_disk(bytes_left: int, recipe: Path, said: Path, *overrides: str) -> None:
+    """Run `turnwise-train pretrain` where no file may grow over `bytes_left`; write down what it says."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, bytes_left))
+    sys.argv = ["turnwise-train", "pretrain", str(recipe), *overrides]
+    with said.open("w") as file, contextlib.redirect_stderr(file):
+        main()
+
+
+def test_30_a_run_that_meets_a_full_disk_says_so_and_goes_on_from_the_step_before(
+    tmp_path: Path, pretrain_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_stage("pretrain", pretrain_recipe, "name=whole", f"output={tmp_path}/out")
+    with monkeypatch.context() as patch:
+        cut_after(patch, 3)
+        with pytest.raises(CutError):
+            run_stage("pretrain", pretrain_recipe, f"output={tmp_path}/out")
+    said = tmp_path / "said"
+    small = start(run_on_a_small_disk, 30_000, pretrain_recipe, said, f"output={tmp_path}/out", "--force")
+    small.join()
+    assert small.exitcode == 2
+    message = said.read_text().splitlines()[-1]
+    assert re.fullmatch(
+        r"turnwise-train: step 6 could not be saved \(.*\); earlier steps are kept: .*", message
+    )
+    assert [path.name for path in (tmp_path / "runs/pre/steps").iterdir()] == ["00000003"]
+    run_stage("pretrain", pretrain_recipe, f"output={tmp_path}/out")
+    assert_equal(final_state(tmp_path / "runs/pre"), final_state(tmp_path / "runs/whole"))
+
+
+def test_30_an_export_that_meets_a_full_disk_leaves_nothing_torn_and_can_be_repeated(
+    tmp_path: Path, pretrain_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*arguments: object, **settings: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.PreTrainedModel.save_pretrained", no_space)
+        with pytest.raises(RunError, match=r"pretrained could not be written .*the run's steps are kept"):
+            run_stage("pretrain", pretrain_recipe)
+    assert not list(tmp_path.glob("*pretrained*"))
+    run_stage("pretrain", pretrain_recipe)
+    assert (tmp_path / "pretrained/model.safetensors").is_file()
+
+
+def test_a_run_folder_that_cannot_be_written_is_an_error_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "steps").write_text("a file stands where steps should go")
+    with pytest.raises(RunError, match="cannot be written"):
+        new_run(tmp_path)
+
+
+def test_a_log_that_cannot_be_written_is_an_error_that_says_so(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    (tmp_path / "log.jsonl").unlink()
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.raises(RunError, match="saved steps are kept"):
+        run.log({"step": 1})
 
 
 def test_too_little_free_space_is_seen_before_anything_is_written(

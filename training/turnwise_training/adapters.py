@@ -112,19 +112,29 @@ def turned_to(model: nn.Module, name: str | None) -> Iterator[None]:
         turn_to(model, POLICY)
 
 
-def merged(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+def merged(
+    model: nn.Module, weights: Mapping[str, Tensor], name: str, *, base: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Return a model's whole `weights`, one adapter added to the base, under a plain model's names.
 
-    A model without adapters gives its weights as they are.
+    A model without adapters gives its weights as they are. `base` are the plain weights of a model that holds them in
+    4 bits.
     """
-    plain = {key.replace(".base_layer", ""): value for key, value in weights.items() if ".lora_" not in key}
+    held = {key.replace(".base_layer", ""): value for key, value in weights.items() if ".lora_" not in key}
+    plain = held if base is None else dict(base)
     for path, layer in _layers(model):
         if name not in layer.scaling:
             continue
         low, high = (weights[f"{path}.lora_{part}.{name}.weight"] for part in "AB")
         delta = layer.scaling[name] * (high @ low)
-        plain[f"{path}.weight"] = plain[f"{path}.weight"] + (delta.T if layer.fan_in_fan_out else delta)
+        delta = delta.T if layer.fan_in_fan_out else delta
+        plain[f"{path}.weight"] = plain[f"{path}.weight"] + delta.to(plain[f"{path}.weight"].device)
     return plain
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Tell whether a model holds its base in 4 bits."""
+    return bool(getattr(model, "is_quantized", False))  # transformers sets it on quantized models alone
 
 
 def save_adapter(model: PreTrainedModel, weights: Mapping[str, Tensor], name: str, folder: Path) -> None:

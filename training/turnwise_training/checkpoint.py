@@ -11,12 +11,12 @@ import transformers
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from turnwise_training.adapters import ADAPTER, POLICY, merged, save_adapter
+from turnwise_training.adapters import ADAPTER, POLICY, is_quantized, merged, save_adapter
 from turnwise_training.card import RECORD, write_card
 from turnwise_training.config import RewardConfig, StageConfig
 from turnwise_training.data import source_path
 from turnwise_training.errors import RunError
-from turnwise_training.models import generation_config
+from turnwise_training.models import generation_config, load_model
 from turnwise_training.parallel import Parallel
 from turnwise_training.recipe import as_json
 from turnwise_training.run import file_sha256, weights_digest, write_durably
@@ -48,8 +48,12 @@ def export_checkpoint(
     weights = parallel.whole(model.state_dict())
 
     def write() -> None:
-        shipped = plain_type(model)(model.config).to(torch.bfloat16)
-        shipped.load_state_dict(merged(model, weights, POLICY))
+        shipped, base = plain_type(model)(model.config), None
+        if is_quantized(model) and parent is not None:
+            shipped = load_model(parent)
+            base = shipped.state_dict()
+        shipped.load_state_dict(merged(model, weights, POLICY, base=base))
+        shipped.to(torch.bfloat16)
         shipped.generation_config = generation_config(tokenizer)
         every = {"steps": steps, "held_out": held_out, **(facts or {})}
         record = _record(shipped, stage, config, every, sources, parent)

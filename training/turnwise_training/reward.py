@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from turnwise_training.adapters import VALUE, add_adapter, merged, save_adapter
+from turnwise_training.adapters import VALUE, add_adapter, is_quantized, merged, save_adapter
 from turnwise_training.chat import Encoder, load_tokenizer
 from turnwise_training.checkpoint import WEIGHTS, export_reward_model
 from turnwise_training.config import Lora, RewardConfig
@@ -120,7 +120,10 @@ def run_reward(config: RewardConfig, *, force: bool) -> None:
 
     def finish() -> None:
         whole = _start(config, encoder).to(parallel.device)
-        whole.load_state_dict(merged(model, weights, VALUE))
+        base = (
+            {**whole.state_dict(), "score.weight": weights["score.weight"]} if is_quantized(model) else None
+        )
+        whole.load_state_dict(merged(model, weights, VALUE, base=base))
         centre(whole, read_demonstrations(config, encoder))
         report = judge(whole, plan.held_out)
         run.log({"step": steps, "held_out": report})

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from turnwise_training.adapters import is_quantized
 from turnwise_training.chat import Encoder
 from turnwise_training.config import PPOConfig, Precision
 from turnwise_training.episodes import Sample, lay_out
@@ -57,7 +58,7 @@ class TransformersEngine:
         self._pad_id = pad_id
         self._batch = batch
         # Shards cannot be copied, nor can 4 bits become 16 again.
-        is_plain = not parallel.is_sharded and not getattr(policy, "is_quantized", False)
+        is_plain = not parallel.is_sharded and not is_quantized(policy)
         self._copied = precision == "bfloat16" and is_plain
         self._model = copy.deepcopy(policy).to(torch.bfloat16) if self._copied else policy
 

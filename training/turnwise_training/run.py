@@ -48,6 +48,14 @@ class Run:
         parallel.on_main(lambda: self._open(config))
 
     def _open(self, config: object) -> None:
+        try:
+            self._prepare(config)
+        except OSError as error:
+            raise RunError(
+                f"{self.folder} cannot be written ({error}); free disk space or change `runs`"
+            ) from error
+
+    def _prepare(self, config: object) -> None:
         self._steps.mkdir(parents=True, exist_ok=True)
         for torn in self._steps.glob(".tmp-*"):
             shutil.rmtree(torn)
@@ -66,9 +74,10 @@ class Run:
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the state after `step` steps; raises RunError, with older steps kept, if the disk is full."""
-        random_states = self._parallel.gather(torch.get_rng_state())
-        whole = self._parallel.whole(state)
-        self._parallel.on_main(lambda: self._save(step, {**whole, "torch_rng": random_states}))
+        whole = {**self._parallel.whole(state), "torch_rng": self._parallel.gather(torch.get_rng_state())}
+        if torch.cuda.is_available():
+            whole["cuda_rng"] = self._parallel.gather(torch.cuda.get_rng_state())
+        self._parallel.on_main(lambda: self._save(step, whole))
 
     def _save(self, step: int, state: dict[str, Any]) -> None:
         try:
@@ -116,8 +125,10 @@ class Run:
             os.truncate(self._log, state["log_bytes"] if state else 0)
         if state is not None:
             # A run that goes on with more processes than it had gives the new ones their own numbers anyway.
-            random_states = state["torch_rng"]
-            torch.set_rng_state(random_states[min(self._parallel.rank, len(random_states) - 1)])
+            rank = min(self._parallel.rank, len(state["torch_rng"]) - 1)
+            torch.set_rng_state(state["torch_rng"][rank])
+            if torch.cuda.is_available() and "cuda_rng" in state:
+                torch.cuda.set_rng_state(state["cuda_rng"][rank])
         self._parallel.wait()
         return state
 
@@ -137,8 +148,13 @@ class Run:
     def log(self, line: dict[str, object]) -> None:
         """Append one line to log.jsonl; it holds nothing that differs between equal runs, such as times."""
         if self._parallel.is_main:
-            with self._log.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            try:
+                with self._log.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:
+                raise RunError(
+                    f"{self._log} could not be written ({error}); saved steps are kept: free disk space and run again"
+                ) from error
             send(self._trackers, line)
 
 
