@@ -74,9 +74,7 @@ def tiny_value_model(policy: PreTrainedModel, *, head: float = 0.1, bias: float 
 def tiny_actors(family: Family, *, dtype: torch.dtype = torch.float32, **value: float) -> SeparateActors:
     """Return policy, equal reference and value function, without dropout."""
     policy = tiny_model(family)
-    actors = SeparateActors(
-        policy, copy.deepcopy(policy).requires_grad_(requires_grad=False), tiny_value_model(policy, **value)
-    )
+    actors = SeparateActors(policy, copy.deepcopy(policy), tiny_value_model(policy, **value))
     for model in (actors.policy, actors.reference, actors.value):
         without_dropout(model)
         model.to(dtype)

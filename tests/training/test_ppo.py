@@ -123,6 +123,17 @@ def test_17_the_first_kl_is_exactly_zero(family: Family, precision: Precision, e
     assert figures["kl_k1"] == figures["kl_k3"] == figures["kl_token"] == 0.0
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_17_policy_and_reference_are_equal_at_every_width(family: Family, encoder: Encoder) -> None:
+    """Narrow answers take other paths through a matrix product than wide ones."""
+    actors = tiny_actors(family)
+    prompts = [[5, 9, 7, 8], [6] * 9]
+    for width in range(1, 8):
+        answers = lay_out(prompts, [[3] * width, [4] * width], pad_id=0)
+        with torch.no_grad():
+            assert torch.equal(actors.policy_logits(answers), actors.reference_logits(answers))
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_18_the_first_ratio_is_exactly_one(family: Family, precision: Precision, encoder: Encoder) -> None:

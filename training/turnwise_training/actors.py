@@ -81,7 +81,8 @@ def build_actors(config: PPOConfig, parallel: Parallel) -> Actors:
         return build_lora_actors(config, config.lora, parallel)
     policy, reference = load_model(config.model), load_model(config.model)
     value = load_reward_model(config.value_model) if config.value_model else value_model(policy, config.model)
-    reference.requires_grad_(requires_grad=False)
+    # The reference runs without gradients but is not frozen: ATen's matmul folds a batch, and so orders its sums, by
+    # whether the weight requires gradients, and then equal models differ by a millionth.
     for model in (policy, reference, value):
         without_dropout(model)
         parallel.place(model)

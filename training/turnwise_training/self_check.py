@@ -13,9 +13,9 @@ from turnwise_training.episodes import Answers, Experience, engine_log_probs
 from turnwise_training.errors import RunError
 from turnwise_training.losses import chosen_log_probs
 
-TOLERANCE = 1e-4
-"""Nats a token, or distance of a ratio from 1. Equal forwards give 0, but a matrix library may sum in another order
-where memory lies otherwise (measured: 2e-6 at logits of 10, on a CPU); other weights or dropout move it by far more."""
+TOLERANCE = 1e-5
+"""Nats a token, or distance of a ratio from 1: equal forwards give exactly 0 and 1, and one that sums in another order
+differs by a few millionths; other weights or dropout differ by far more."""
 ENGINE_TOLERANCE = 0.1
 """Mean nats a token between the engine and the training forward; bfloat16 alone gives about a hundredth."""
 
