@@ -4,7 +4,6 @@ Any Hugging Face causal language model serves as the policy. Scores come from a 
 whose `reward_scale` and `reward_bias` (config.json) make its output a score.
 """
 
-import copy
 from pathlib import Path
 
 import torch
@@ -112,11 +111,6 @@ def value_model(policy: PreTrainedModel, folder: Path) -> PreTrainedModel:
     model.base_model.load_state_dict(policy.base_model.state_dict())
     nn.init.zeros_(model.score.weight)
     return model
-
-
-def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a copy that takes no gradient."""
-    return copy.deepcopy(model).requires_grad_(requires_grad=False)
 
 
 def without_dropout(model: nn.Module) -> None:
