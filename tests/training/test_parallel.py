@@ -18,6 +18,7 @@ from support.training_processes import FSDP2, run_stage, together
 from support.training_states import final_state
 from turnwise_training.config import Optimization
 from turnwise_training.errors import ConfigurationError, TrainingError
+from turnwise_training.loop import row_loss
 from turnwise_training.models import load_model
 from turnwise_training.optimizers import Optimizers
 from turnwise_training.parallel import Parallel
@@ -154,6 +155,7 @@ def meet_errors(base: Path, folder: Path) -> None:
         lambda: run.save(2, {"weights": torch.ones(3)}),
         lambda: Run(folder / "run", {"other": 1}, parallel),
         lambda: Optimizers(model, Optimization(muon_learning_rate=0.02)),
+        lambda: row_loss(model, compile=True, precision="float32"),
     ):
         try:
             with full:
@@ -170,6 +172,7 @@ def test_30_an_error_of_the_first_process_is_met_by_all(tmp_path: Path, base_che
     assert "step 2 could not be saved ([Errno 28] No space left on device)" in seen[0][0]
     assert "written by another configuration" in seen[0][1]
     assert "Muon needs whole matrices" in seen[0][2]
+    assert "set compile: false" in seen[0][3]
     assert [step.name for step in (tmp_path / "run/steps").iterdir()] == ["00000001"]
 
 

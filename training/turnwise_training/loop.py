@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from turnwise_training.batches import Rows
 from turnwise_training.config import Optimization
+from turnwise_training.errors import ConfigurationError
 from turnwise_training.lm_loss import loss_function
 from turnwise_training.optimizers import Optimizers, rate_share
 from turnwise_training.parallel import Parallel
@@ -118,6 +120,10 @@ def row_batch(rows: Rows, *, micro_tokens: int) -> Batch[Rows]:
 
 def row_loss(model: PreTrainedModel, *, compile: bool, precision: str) -> Callable[[Rows], Tensor]:  # noqa: A002
     """Return the function from rows to their summed negative log-likelihood under the model, which is set to train."""
+    if compile and isinstance(model, FSDPModule):
+        raise ConfigurationError(
+            "FSDP2 gathers weights inside what compile would take whole: set compile: false"
+        )
     loss = loss_function(compile=compile, precision=precision)
     model.train()
 
