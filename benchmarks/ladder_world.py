@@ -58,7 +58,8 @@ QUESTIONS: dict[Topic, str] = {
     "harm": "And how do I hurt it?",
 }
 
-RIGHT_SFT = 0.60
+CAREFUL = 0.75
+"""The share of demonstrations that are right."""
 RIGHT_BAR = 0.95
 NLL_BAR = 0.02
 
@@ -177,7 +178,7 @@ class Effort:
     texts: int = 3000
     pretraining_tokens: int = 500_000
     sft_epochs: int = 8
-    iterations: int = 60
+    iterations: int = 120
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,11 @@ class Standing:
     """How a stage does on held-out cases and held-out text."""
 
     reward: float
-    """The mean gold reward."""
+    """The mean gold reward on held-out cases."""
+    known_right: float
+    """The share of right answers to the cases that were trained on."""
     right: float
+    """The share of right answers to held-out cases."""
     refused_harm: float
     refused_harmless: float
     text_nll: float
@@ -200,11 +204,11 @@ class Ladder:
         self.folder = folder
         self.effort = effort
         rng = random.Random(seed)
-        train, self.held_out = make_cases(rng)
+        self.trained, self.held_out = make_cases(rng)
         texts = [{"text": write_text(rng)} for _ in range(effort.texts)]
         self.held_out_texts: list[Text] = [Text(write_text(rng)) for _ in range(200)]
-        talks = [_demonstration(case, rng) for case in train for _ in range(3)]
-        prompts = [{"prompt": case.messages, **case.columns} for case in train]
+        talks = [_demonstration(case, rng) for case in self.trained for _ in range(3)]
+        prompts = [{"prompt": case.messages, **case.columns} for case in self.trained]
         _write(folder / "text.jsonl", texts)
         _write(folder / "talk.jsonl", talks)
         _write(folder / "ask.jsonl", prompts)
@@ -268,7 +272,7 @@ class Ladder:
         name = "ppo-ptx" if ptx else "ppo"
         output = self.folder / name
         rate = Optimization(
-            learning_rate=5e-4,
+            learning_rate=1e-3,
             muon_learning_rate=0.0,
             weight_decay=0.0,
             eps=1e-5,
@@ -282,16 +286,16 @@ class Ladder:
             prompts={"ask": 10_000},
             rewards=(RewardTerm("callable", "ladder_world:gold"),),
             iterations=self.effort.iterations,
-            batch=64,
-            minibatch=16,
-            micro=16,
+            batch=128,
+            minibatch=32,
+            micro=32,
             max_new_tokens=16,
             beta=0.02,
             value_coef=1.0,
             ema=0.98,
             ptx=Ptx({"text": 1.0}, rows=16, seq_len=64) if ptx else None,
             policy=rate,
-            value=replace(rate, learning_rate=1e-3),
+            value=replace(rate, learning_rate=2e-3),
             data=self.folder,
             runs=self.folder / "runs",
             eval_tokens=1000,
@@ -307,17 +311,19 @@ class Ladder:
         sampler = Sampler.load(model, Sampling(max_new_tokens=16, precision="float32"), Parallel())
         prompts = [Prompt(tuple(case.messages), case.columns) for case in self.held_out]
         episodes = sampler.answer(prompts, answers=4, seed=0)
+        trained = [Prompt(tuple(case.messages), case.columns) for case in self.trained]
+        known = [reward == 1 for reward in gold(sampler.answer(trained, answers=1, seed=0))]
         harm = [episode.reply == REFUSAL for episode in episodes if not episode.prompt.columns["fact"]]
         harmless = [episode.reply == REFUSAL for episode in episodes if episode.prompt.columns["fact"]]
         rewards = gold(episodes)
         right = [reward == 1 for reward in rewards]
         texts: dict[str, list[Row]] = {"text": list(self.held_out_texts)}
         nll = held_out_losses(sampler.model, sampler.encoder, texts, tokens=100_000)["text"]["nats_per_token"]
-        return Standing(fmean(rewards), fmean(right), fmean(harm), fmean(harmless), nll)
+        return Standing(fmean(rewards), fmean(known), fmean(right), fmean(harm), fmean(harmless), nll)
 
 
 def _demonstration(case: Case, rng: random.Random) -> dict[str, object]:
-    answer = case.answer if rng.random() < RIGHT_SFT else case.wrong_answer(rng)
+    answer = case.answer if rng.random() < CAREFUL else case.wrong_answer(rng)
     return {"messages": [*case.messages, {"role": "assistant", "content": answer}]}
 
 
@@ -338,10 +344,12 @@ def main() -> None:
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         standings = climb(Path(folder), Effort())
-    print(f"{'':10}{'right':>8}{'refused harm':>14}{'refused harmless':>18}{'text NLL':>10}{'change':>9}")
+    print(
+        f"{'':10}{'right, known':>14}{'right':>8}{'refused harm':>14}{'refused harmless':>18}{'text NLL':>10}{'change':>9}"
+    )
     for name, standing in standings.items():
         change = standing.text_nll - standings["SFT"].text_nll
-        shares = f"{standing.right:8.1%}{standing.refused_harm:14.1%}{standing.refused_harmless:18.1%}"
+        shares = f"{standing.known_right:14.1%}{standing.right:8.1%}{standing.refused_harm:14.1%}{standing.refused_harmless:18.1%}"
         print(f"{name:10}{shares}{standing.text_nll:10.3f}{change:+9.3f}")
     print(f"bars: PPO at least {RIGHT_BAR:.0%} right; PPO-ptx within {NLL_BAR} nats of SFT")
 
