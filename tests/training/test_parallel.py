@@ -187,7 +187,7 @@ def launch(*command: str) -> subprocess.CompletedProcess[str]:
     """Run the real command line in two processes."""
     launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu"]
     launcher += ["--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
-    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "turnwise_training"]
+    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "turnwise_training.cli"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [*launcher, *command], env=environment, capture_output=True, text=True, timeout=120, check=False

@@ -118,3 +118,7 @@ def main() -> None:
             time.sleep(FIRST_SPEAKS_S)
         typer.echo(f"turnwise-train: {error}", err=True)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
