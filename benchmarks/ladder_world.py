@@ -344,13 +344,14 @@ def main() -> None:
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         standings = climb(Path(folder), Effort())
-    print(
-        f"{'':10}{'right, known':>14}{'right':>8}{'refused harm':>14}{'refused harmless':>18}{'text NLL':>10}{'change':>9}"
-    )
+    heads = ("right, known", "right", "refused harm", "refused harmless")
+    print(f"{'':10}{''.join(f'{head:>18}' for head in heads)}{'text NLL':>10}{'change':>9}")
     for name, standing in standings.items():
+        shares = (standing.known_right, standing.right, standing.refused_harm, standing.refused_harmless)
         change = standing.text_nll - standings["SFT"].text_nll
-        shares = f"{standing.known_right:14.1%}{standing.right:8.1%}{standing.refused_harm:14.1%}{standing.refused_harmless:18.1%}"
-        print(f"{name:10}{shares}{standing.text_nll:10.3f}{change:+9.3f}")
+        print(
+            f"{name:10}{''.join(f'{share:18.1%}' for share in shares)}{standing.text_nll:10.3f}{change:+9.3f}"
+        )
     print(f"bars: PPO at least {RIGHT_BAR:.0%} right; PPO-ptx within {NLL_BAR} nats of SFT")
 
 

@@ -49,6 +49,7 @@ def old_log_probs_at_another_temperature() -> Iterator[None]:
         patch.object(PPO, "_run_models", run_models),
         patch.object(ppo, "check_first_kl"),
         patch.object(ppo, "check_first_ratio"),
+        patch.object(ppo, "check_engine", return_value=0.0),
     ):
         yield
 
