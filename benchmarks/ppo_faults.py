@@ -16,6 +16,17 @@ WRONG_TEMPERATURE = 0.7
 
 
 @contextmanager
+def self_checks_off() -> Iterator[None]:
+    """Let a fault train that the checks of the first iteration would refuse."""
+    with (
+        patch.object(ppo, "check_first_kl"),
+        patch.object(ppo, "check_first_ratio"),
+        patch.object(ppo, "check_engine", return_value=0.0),
+    ):
+        yield
+
+
+@contextmanager
 def kl_sign_flipped() -> Iterator[None]:
     """Pay for every nat of KL in place of charging for it."""
 
@@ -29,7 +40,7 @@ def kl_sign_flipped() -> Iterator[None]:
 
 @contextmanager
 def old_log_probs_at_another_temperature() -> Iterator[None]:
-    """Take the old log-probabilities at a temperature nobody sampled at; the self-checks are turned off."""
+    """Take the old log-probabilities at a temperature nobody sampled at."""
 
     @torch.no_grad()
     def run_models(learner: PPO, episodes: list[Episode], rows: list[int]) -> Tensor:
@@ -45,12 +56,7 @@ def old_log_probs_at_another_temperature() -> Iterator[None]:
         return found
 
     right = PPO._run_models  # noqa: SLF001 (a fault sits inside)
-    with (
-        patch.object(PPO, "_run_models", run_models),
-        patch.object(ppo, "check_first_kl"),
-        patch.object(ppo, "check_first_ratio"),
-        patch.object(ppo, "check_engine", return_value=0.0),
-    ):
+    with patch.object(PPO, "_run_models", run_models), self_checks_off():
         yield
 
 
@@ -80,7 +86,7 @@ def end_token_masked(end: int) -> Iterator[None]:
         laid = lay_out(prompts, replies, pad_id=pad_id)
         return replace(laid, acted=laid.acted & (laid.replies != end))
 
-    with patch.object(ppo, "lay_out", without_end):
+    with patch.object(ppo, "lay_out", without_end), self_checks_off():
         yield
 
 
