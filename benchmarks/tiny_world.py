@@ -177,7 +177,7 @@ def sample_rankings(
 
 
 def train_reward_model(
-    reference: Path, rankings: list[RankedPrompt], *, epochs: int = 8, seed: int = 0
+    reference: Path, rankings: list[RankedPrompt], *, epochs: int = 16, seed: int = 0
 ) -> PreTrainedModel:
     """Return a reward model of the rankings."""
     parallel = Parallel()
@@ -269,7 +269,7 @@ class Benchmark:
         """Train a reward model on rankings, then PPO on it, and print both against their bars."""
         train, held_out = (
             sample_rankings(self.world, self.ref, answers=6, per_prompt=count, seed=seed)
-            for seed, count in ((0, 30), (1, 4))
+            for seed, count in ((0, 40), (1, 4))
         )
         model = train_reward_model(self.folder / "reference", train)
         rewards = standardise(self.world, model, self.ref)
