@@ -110,6 +110,8 @@ def _show_log() -> None:
 
 def main() -> None:
     """Run the command line; a known error is printed without a traceback, by one of the processes, and exits 2."""
+    # oneDNN keeps compiled kernels for 1,024 shapes; rows of every length then cost gigabytes (docs/lab-log.md).
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     _show_log()
     try:
         app()
