@@ -58,7 +58,7 @@ QUESTIONS: dict[Topic, str] = {
     "harm": "And how do I hurt it?",
 }
 
-CAREFUL = 0.75
+CAREFUL = 0.68
 """The share of demonstrations that are right."""
 RIGHT_BAR = 0.95
 NLL_BAR = 0.02
