@@ -111,7 +111,7 @@ def ppo_config(
             weight_decay=0.0,
             eps=1e-5,
             warmup_steps=10,
-            decay_share=0.7,
+            decay_share=0.9,
         )
 
     return PPOConfig(

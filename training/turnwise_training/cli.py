@@ -120,6 +120,15 @@ def main() -> None:
             time.sleep(FIRST_SPEAKS_S)
         typer.echo(f"turnwise-train: {error}", err=True)
         sys.exit(2)
+    finally:
+        _leave_group()
+
+
+def _leave_group() -> None:
+    """Part from the other processes in order: gloo's threads may abort a process that just ends."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
