@@ -89,10 +89,8 @@ class PPO:
     def _roll_out(self, iteration: int) -> list[Episode]:
         config = self.config
         indices = prompt_indices(iteration, batch=config.batch, count=len(self.prompts), seed=config.seed)
-        asked = [
-            (self.prompts[index], rollout_key(config.seed, iteration, row))
-            for row, index in enumerate(indices)
-        ]
+        keys = [rollout_key(config.seed, iteration, row) for row in range(config.batch)]
+        asked = list(zip((self.prompts[index] for index in indices), keys, strict=True))
         samples = self.parallel.spread(
             asked,
             lambda part: self.engine.sample(
@@ -186,9 +184,8 @@ class PPO:
         config, actors, parallel = self.config, self.actors, self.parallel
         count = int(experience.acted[[row for micro in micros for row in micro]].sum())
         ratios: Ratios = {}
-        loss = accumulate(
-            partial(self._micro_loss, experience, ratios), Batch(micros, count, count), parallel
-        )
+        loss_of = partial(self._micro_loss, experience, ratios)
+        loss = accumulate(loss_of, Batch(micros, count, count), parallel)
         line = {"loss": loss, **_ratio_figures(parallel, ratios, count)}
         if step == 0:
             check_first_ratio(line["ratio_max"])
