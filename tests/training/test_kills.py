@@ -1,5 +1,6 @@
 """A run killed at any moment, inside a save too, goes on to exactly the result of the run that was not."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -42,20 +43,35 @@ def saved_steps(run: Path) -> int:
 def kill_once(run: Path, rng: random.Random, pace: float, stage: str, recipe: Path, *overrides: str) -> str:
     """Begin a run or go on with it, and kill it at a random moment; return where that was.
 
-    Half of the kills wait for one more step, so that the run gets on, and none waits for two more; `pace` is about the
-    time a step takes.
+    A quarter of the kills aim at a save. Half of the others wait for one more step, so that the run gets on, and none
+    waits for two more; `pace` is about the time a step takes.
     """
-    process = start(run_slowly, rng.choice([0.0, pace / 2]), stage, recipe, *overrides)
-    wanted = saved_steps(run) + rng.choice([0, 1])
+    aims_at_save = rng.random() < 0.25
+    began_ns = time.time_ns()
+    process = start(
+        run_slowly, pace / 2 if aims_at_save else rng.choice([0.0, pace / 2]), stage, recipe, *overrides
+    )
+    wanted = saved_steps(run) + (0 if aims_at_save else rng.choice([0, 1]))
     while process.is_alive() and saved_steps(run) < wanted:
         time.sleep(0.005)
-    deadline = time.monotonic() + rng.uniform(0, 3 * pace)
+    while aims_at_save and process.is_alive() and not is_saving(run, began_ns):
+        time.sleep(0.001)
+    deadline = time.monotonic() + rng.uniform(0, pace / 4 if aims_at_save else 3 * pace)
     while time.monotonic() < deadline and saved_steps(run) <= wanted:
         time.sleep(0.005)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    return "in a save" if list(run.glob("steps/.tmp-*")) else "elsewhere"
+    return "in a save" if is_saving(run, began_ns) else "elsewhere"
+
+
+def is_saving(run: Path, since_ns: int) -> bool:
+    """Tell whether a step is being written, or was when its process ended; older torn ones do not count."""
+    for torn in run.glob("steps/.tmp-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if torn.stat().st_mtime_ns >= since_ns:
+                return True
+    return False
 
 
 def finish(stage: str, recipe: Path, *overrides: str) -> None:
