@@ -13,8 +13,8 @@ from turnwise_training.models import (
     answer_logits,
     load_model,
     load_reward_model,
+    new_value_model,
     token_scores,
-    value_model,
     without_dropout,
 )
 from turnwise_training.parallel import Parallel
@@ -80,7 +80,7 @@ def build_actors(config: PPOConfig, parallel: Parallel) -> Actors:
 
         return build_lora_actors(config, config.lora, parallel)
     policy, reference = load_model(config.model), load_model(config.model)
-    value = load_reward_model(config.value_model) if config.value_model else value_model(policy, config.model)
+    value = load_reward_model(config.value_model) if config.value_model else new_value_model(config.model)
     # The reference runs without gradients but is not frozen: ATen's matmul folds a batch, and so orders its sums, by
     # whether the weight requires gradients, and then equal models differ by a millionth.
     for model in (policy, reference, value):

@@ -9,14 +9,15 @@ import tokenizers
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from turnwise_training.adapters import ADAPTER, POLICY, is_quantized, merged, save_adapter
 from turnwise_training.card import RECORD, write_card
+from turnwise_training.chat import Encoder
 from turnwise_training.config import RewardConfig, StageConfig
 from turnwise_training.data import source_path
 from turnwise_training.errors import RunError
-from turnwise_training.models import generation_config, load_model
+from turnwise_training.models import load_model
 from turnwise_training.parallel import Parallel
 from turnwise_training.recipe import as_json
 from turnwise_training.run import file_sha256, weights_digest, write_durably
@@ -28,7 +29,7 @@ WEIGHTS = "model.safetensors"
 
 def export_checkpoint(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
+    encoder: Encoder,
     folder: Path,
     *,
     stage: str,
@@ -54,12 +55,30 @@ def export_checkpoint(
             base = shipped.state_dict()
         shipped.load_state_dict(merged(model, weights, POLICY, base=base))
         shipped.to(torch.bfloat16)
-        shipped.generation_config = generation_config(tokenizer)
+        shipped.generation_config = _generation_config(encoder)
         every = {"steps": steps, "held_out": held_out, **(facts or {})}
         record = _record(shipped, stage, config, every, sources, parent)
-        _write(shipped, tokenizer, folder, record, lambda place: save_adapter(model, weights, POLICY, place))
+        _write(
+            shipped,
+            encoder.tokenizer,
+            folder,
+            record,
+            lambda place: save_adapter(model, weights, POLICY, place),
+        )
 
     parallel.on_main(write)
+
+
+def _generation_config(encoder: Encoder) -> GenerationConfig:
+    """Return the sampling settings a checkpoint ships with; the first of its end tokens ends a turn."""
+    return GenerationConfig(
+        eos_token_id=[encoder.turn_end, *sorted(encoder.end_ids - {encoder.turn_end})],
+        pad_token_id=encoder.tokenizer.pad_token_id,
+        do_sample=True,
+        temperature=0.7,
+        top_p=0.9,
+        max_new_tokens=512,
+    )
 
 
 def export_reward_model(

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -43,21 +42,7 @@ def new_model(shape: ModelShape, tokenizer: PreTrainedTokenizerFast, *, seed: in
         pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
         dtype=torch.float32,
     )
-    model = LlamaForCausalLM(config)
-    model.generation_config = generation_config(tokenizer)
-    return model
-
-
-def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
-    """Return the sampling settings a checkpoint ships with."""
-    return GenerationConfig(
-        eos_token_id=tokenizer.convert_tokens_to_ids([TURN_END, END_OF_TEXT]),
-        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
-        do_sample=True,
-        temperature=0.7,
-        top_p=0.9,
-        max_new_tokens=512,
-    )
+    return LlamaForCausalLM(config)
 
 
 def load_model(folder: Path, lora: Lora | None = None) -> PreTrainedModel:
@@ -88,7 +73,7 @@ def new_reward_model(folder: Path, *, seed: int, lora: Lora | None = None) -> Pr
 
 
 def load_reward_model(folder: Path) -> PreTrainedModel:
-    """Return a reward model ready to score.
+    """Return a reward model ready to score; one that other tools wrote scores with its plain output.
 
     Raises ConfigurationError where the directory holds no model or no trained head: a new head would score at random.
     """
@@ -101,14 +86,16 @@ def load_reward_model(folder: Path) -> PreTrainedModel:
             f"{folder} is no reward model: it lacks {sorted(loading['missing_keys'])}; "
             "train one with `turnwise-train reward`"
         )
+    for name, plain in (("reward_scale", 1.0), ("reward_bias", 0.0)):
+        if not hasattr(model.config, name):
+            setattr(model.config, name, plain)
     without_dropout(model)
     return model
 
 
-def value_model(policy: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """Return a value model on the policy's own weights with a head of zeros; `folder` is the policy's directory."""
+def new_value_model(folder: Path) -> PreTrainedModel:
+    """Return a value model on the weights of a policy's directory, with a head of zeros."""
     model = new_reward_model(folder, seed=0)
-    model.base_model.load_state_dict(policy.base_model.state_dict())
     nn.init.zeros_(model.score.weight)
     return model
 

@@ -197,7 +197,7 @@ def _export(
     parallel.place(reference)
     export_checkpoint(
         policy,
-        encoder.tokenizer,
+        encoder,
         config.output,
         stage="ppo",
         config=config,

@@ -96,7 +96,7 @@ def run_pretrain(config: PretrainConfig, *, force: bool) -> None:
     held_out = held_out_losses(model, encoder, sources, tokens=config.eval_tokens)
     export_checkpoint(
         model,
-        tokenizer,
+        encoder,
         config.output,
         stage="pretrain",
         config=config,

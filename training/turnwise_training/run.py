@@ -1,4 +1,4 @@
-"""Runs: atomic step checkpoints, exact resume, the log and the progress line. It knows nothing of models."""
+"""Runs: atomic step checkpoints, exact resume and the log. It knows nothing of models."""
 
 import hashlib
 import json

@@ -110,8 +110,7 @@ def describe(config: SFTConfig) -> dict[str, object]:
 def run_sft(config: SFTConfig, *, force: bool) -> None:
     """Fine-tune a checkpoint, going on from the run's newest step, and write the new checkpoint."""
     refuse_finished(config.output / "model.safetensors", force=force)
-    tokenizer = load_tokenizer(config.model)
-    encoder = Encoder(tokenizer)
+    encoder = Encoder(load_tokenizer(config.model))
     model = load_model(config.model, config.lora)
     trained = add_adapter(model, config.lora, POLICY, seed=config.seed) if config.lora else model
     parallel = Parallel()
@@ -160,7 +159,7 @@ def run_sft(config: SFTConfig, *, force: bool) -> None:
     held_out = held_out_losses(model, encoder, held_out_rows, tokens=config.eval_tokens)
     export_checkpoint(
         model,
-        tokenizer,
+        encoder,
         config.output,
         stage="sft",
         config=config,
