@@ -18,7 +18,7 @@ from turnwise_training.sampling import Sampler
 
 def describe(config: SampleConfig) -> dict[str, object]:
     """Return what a dry run prints: prompts, answers and the most tokens sampled."""
-    answers = len(_prompts(config)) * config.answers
+    answers = len(_prompts(config, Encoder(load_tokenizer(config.model)))) * config.answers
     return {"answers": answers, "tokens_at_most": answers * config.sampling.max_new_tokens}
 
 
@@ -30,7 +30,7 @@ def run_sample(config: SampleConfig, *, force: bool) -> None:
         raise RunError(f"{config.output} exists; pass --force to replace it or choose another output")
     parallel = Parallel()
     sampler = Sampler.load(config.model, config.sampling, parallel)
-    prompts = [encoded.prompt for encoded in _prompts(config)]
+    prompts = [encoded.prompt for encoded in _prompts(config, sampler.encoder)]
     episodes = sampler.answer(prompts, answers=config.answers, seed=config.seed)
     scores = [0.0] * len(episodes)
     if config.rank_by:
@@ -47,18 +47,17 @@ def run_sample(config: SampleConfig, *, force: bool) -> None:
     )
     rows = [
         row for row in ranked_rows if len(row.completions) > 1
-    ]  # not where every answer is the demonstration
-    rows = [row for row in rows if len(row.completions) > 1]  # the rest met the demonstration word for word
+    ]  # the rest met the demonstration word for word
     if parallel.is_main:
         config.output.parent.mkdir(parents=True, exist_ok=True)
         write_durably(config.output, "".join(json.dumps(to_json(row)) + "\n" for row in rows).encode())
         sys.stderr.write(f"{config.output}: {len(rows)} rankings\n")
 
 
-def _prompts(config: SampleConfig) -> list[EncodedPrompt]:
+def _prompts(config: SampleConfig, encoder: Encoder) -> list[EncodedPrompt]:
     return read_prompts(
         config.prompts,
-        Encoder(load_tokenizer(config.model)),
+        encoder,
         data=config.data,
         max_tokens=config.sampling.max_prompt_tokens,
         seed=config.seed,
