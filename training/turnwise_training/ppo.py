@@ -33,7 +33,7 @@ from turnwise_training.progress import Phases
 from turnwise_training.prompts import EncodedPrompt, prompt_indices
 from turnwise_training.ptx import PretrainingMix
 from turnwise_training.rewards import Reward
-from turnwise_training.rollout import RolloutEngine, rollout_key
+from turnwise_training.rollout import RolloutEngine, roll_out, rollout_key
 from turnwise_training.self_check import check_engine, check_first_kl, check_first_ratio
 
 Ratios = dict[tuple[int, ...], tuple[float, float]]
@@ -91,19 +91,14 @@ class PPO:
         indices = prompt_indices(iteration, batch=config.batch, count=len(self.prompts), seed=config.seed)
         keys = [rollout_key(config.seed, iteration, row) for row in range(config.batch)]
         asked = list(zip((self.prompts[index] for index in indices), keys, strict=True))
-        samples = self.parallel.spread(
+        return roll_out(
+            self.engine,
             asked,
-            lambda part: self.engine.sample(
-                [prompt.ids for prompt, _ in part],
-                [key for _, key in part],
-                max_new_tokens=config.max_new_tokens,
-                temperature=config.temperature,
-            ),
+            self.encoder,
+            self.parallel,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
         )
-        return [
-            Episode(prompt.prompt, prompt.ids, sample, self.encoder.decode(sample.ids))
-            for (prompt, _), sample in zip(asked, samples, strict=True)
-        ]
 
     def _scores(self, reward: Reward, episodes: list[Episode]) -> Tensor:
         return torch.tensor(self.parallel.spread(episodes, reward.score))

@@ -22,7 +22,7 @@ from turnwise_training.prompts import EncodedPrompt, read_prompts
 from turnwise_training.ptx import PretrainingMix
 from turnwise_training.recipe import as_json
 from turnwise_training.rewards import Reward, build_reward
-from turnwise_training.rollout import RolloutEngine, build_engine, rollout_key
+from turnwise_training.rollout import RolloutEngine, build_engine, roll_out, rollout_key
 from turnwise_training.run import Run, refuse_finished
 
 SHOWN_PROMPTS = 4
@@ -108,7 +108,7 @@ def run_ppo(config: PPOConfig, *, force: bool) -> None:
     torch.manual_seed(config.seed + parallel.rank * RANK_SEEDS)
     run = Run(config.runs / config.name, as_json(config), parallel, track=config.track)
     shown = _read_prompts(config, encoder, held_out=True)[:SHOWN_PROMPTS]
-    _iterate(learner, run, lambda: _answers(config, engine, encoder, shown))
+    _iterate(learner, run, lambda: _answers(config, engine, encoder, parallel, shown))
     learner.average.copy_to(actors.policy)
     _export(config, actors.language_model, encoder, parallel, last=run.last_line())
 
@@ -143,19 +143,22 @@ def _iterate(learner: PPO, run: Run, show: Callable[[], list[dict[str, object]]]
 
 
 def _answers(
-    config: PPOConfig, engine: RolloutEngine, encoder: Encoder, prompts: Sequence[EncodedPrompt]
+    config: PPOConfig,
+    engine: RolloutEngine,
+    encoder: Encoder,
+    parallel: Parallel,
+    prompts: Sequence[EncodedPrompt],
 ) -> list[dict[str, object]]:
     """Return the fixed prompts and what the policy answers to them now; their random numbers are always the same."""
-    samples = engine.sample(
-        [prompt.ids for prompt in prompts],
-        [rollout_key(config.seed, -1, row) for row in range(len(prompts))],
+    episodes = roll_out(
+        engine,
+        [(prompt, rollout_key(config.seed, -1, row)) for row, prompt in enumerate(prompts)],
+        encoder,
+        parallel,
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
     )
-    return [
-        {"prompt": list(prompt.prompt.prompt), "answer": encoder.decode(sample.ids)}
-        for prompt, sample in zip(prompts, samples, strict=True)
-    ]
+    return [{"prompt": list(episode.prompt.prompt), "answer": episode.reply} for episode in episodes]
 
 
 def _read_prompts(config: PPOConfig, encoder: Encoder, *, held_out: bool) -> list[EncodedPrompt]:

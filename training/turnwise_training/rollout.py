@@ -17,9 +17,10 @@ from transformers import DynamicCache, PreTrainedModel
 from turnwise_training.adapters import is_quantized
 from turnwise_training.chat import Encoder
 from turnwise_training.config import PPOConfig, Precision
-from turnwise_training.episodes import Sample, lay_out
+from turnwise_training.episodes import Episode, Sample, lay_out
 from turnwise_training.models import positions_of
 from turnwise_training.parallel import Parallel
+from turnwise_training.prompts import EncodedPrompt
 
 
 class RolloutEngine(Protocol):
@@ -134,6 +135,31 @@ class _Growing:
         self.ids.append(token)
         self.log_probs.append(log_prob)
         self.ended = ended
+
+
+def roll_out(
+    engine: RolloutEngine,
+    asked: Sequence[tuple[EncodedPrompt, int]],
+    encoder: Encoder,
+    parallel: Parallel,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+) -> list[Episode]:
+    """Return the answer to each prompt under its key; processes share the work and each gets all answers."""
+    samples: list[Sample] = parallel.spread(
+        asked,
+        lambda part: engine.sample(
+            [prompt.ids for prompt, _ in part],
+            [key for _, key in part],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+        ),
+    )
+    return [
+        Episode(prompt.prompt, prompt.ids, sample, encoder.decode(sample.ids))
+        for (prompt, _), sample in zip(asked, samples, strict=True)
+    ]
 
 
 def build_engine(

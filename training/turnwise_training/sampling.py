@@ -11,7 +11,8 @@ from turnwise_training.data import Prompt
 from turnwise_training.episodes import Episode
 from turnwise_training.models import load_model
 from turnwise_training.parallel import Parallel
-from turnwise_training.rollout import TransformersEngine, rollout_key
+from turnwise_training.prompts import EncodedPrompt
+from turnwise_training.rollout import TransformersEngine, roll_out, rollout_key
 
 
 class Sampler:
@@ -46,21 +47,17 @@ class Sampler:
 
     def answer(self, prompts: Sequence[Prompt], *, answers: int = 1, seed: int) -> list[Episode]:
         """Return so many answers to each prompt, those to one prompt together; the seed and their place fix them."""
+        encoded = [EncodedPrompt(prompt, self.encoder.prompt_ids(prompt.prompt)) for prompt in prompts]
         asked = [
-            (prompt, self.encoder.prompt_ids(prompt.prompt), rollout_key(seed, row, number))
-            for row, prompt in enumerate(prompts)
+            (prompt, rollout_key(seed, row, number))
+            for row, prompt in enumerate(encoded)
             for number in range(answers)
         ]
-        samples = self._parallel.spread(
+        return roll_out(
+            self._engine,
             asked,
-            lambda part: self._engine.sample(
-                [ids for _, ids, _ in part],
-                [key for _, _, key in part],
-                max_new_tokens=self._settings.max_new_tokens,
-                temperature=self._settings.temperature,
-            ),
+            self.encoder,
+            self._parallel,
+            max_new_tokens=self._settings.max_new_tokens,
+            temperature=self._settings.temperature,
         )
-        return [
-            Episode(prompt, ids, sample, self.encoder.decode(sample.ids))
-            for (prompt, ids, _), sample in zip(asked, samples, strict=True)
-        ]
