@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import uvicorn
 
+from turnwise_server.api.served_models import ServedModel, ServedModels
 from turnwise_server.api.services import Services
 from turnwise_server.app import create_app
 from turnwise_server.auth import KeyRing
@@ -112,7 +113,8 @@ def make_engine(settings: Settings) -> Engine:
 async def _load(settings: Settings, engine: Engine) -> Services:
     info = await engine.start()
     model = await asyncio.to_thread(ChatModel.load, settings.model, engine, info)
-    return Services(settings=settings, engine=engine, model=model)
+    served = ServedModel(settings.served_model_name, engine, model)
+    return Services(settings=settings, models=ServedModels([served]))
 
 
 async def _run(
@@ -133,7 +135,7 @@ async def _run(
         on_started=lambda: _announce(services.settings, listener, has_keys=bool(keys)),
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    engine_lost = asyncio.create_task(_engine_lost(services.engine, restart_limit_s))
+    engine_lost = asyncio.create_task(_engine_lost(services.models.default.engine, restart_limit_s))
     asked = asyncio.create_task(signals.asked.wait())
     await asyncio.wait({serving, engine_lost, asked}, return_when=asyncio.FIRST_COMPLETED)
     exit_code = 0

@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 
 from support.tiny_tokenizers import CHATML, tiny_tokenizer
+from turnwise_server.api.served_models import ServedModel, ServedModels
 from turnwise_server.api.services import Services
 from turnwise_server.app import create_app
 from turnwise_server.auth import KeyRing
@@ -60,12 +61,10 @@ async def fake_server(
         **({"context_length": 512} | engine_options),
     )
     info = await engine.start()
-    services = Services(
-        settings=Settings(**({"model_name": "test"} | (settings or {}))),
-        engine=engine,
-        model=ChatModel(TOKENIZER, engine, info, defaults=GenerationDefaults(), source="tiny"),
-        created=1_760_000_000,
-    )
+    chat = ChatModel(TOKENIZER, engine, info, defaults=GenerationDefaults(), source="tiny")
+    chosen = Settings(**({"model_name": "test"} | (settings or {})))
+    served = ServedModel(chosen.served_model_name, engine, chat, created=1_760_000_000)
+    services = Services(settings=chosen, models=ServedModels([served]))
     transport = httpx2.ASGITransport(app=create_app(services, keys), raise_app_exceptions=True)
     async with httpx2.AsyncClient(
         transport=transport, base_url="http://127.0.0.1:8000", headers=headers

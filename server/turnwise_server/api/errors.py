@@ -138,6 +138,16 @@ def model_not_found(name: str) -> ErrorReply:
     )
 
 
+def missing_model() -> ErrorReply:
+    """The request names no model, and this server does not choose one for it."""
+    return ErrorReply(
+        400,
+        "Missing required parameter: 'model'. GET /v1/models lists what this server offers.",
+        code="missing_required_parameter",
+        param="model",
+    )
+
+
 def unknown_url(method: str, path: str) -> ErrorReply:
     """No route has that path."""
     return ErrorReply(

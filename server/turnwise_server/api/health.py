@@ -26,9 +26,13 @@ async def ready(request: Request) -> Response:
     """Say whether requests would be served: the engine lives, makes progress, and nobody shuts the server down."""
     services = services_of(request)
     services.lifecycle.require_open()
-    stats = services.engine.stats()
-    if not stats.is_alive:
-        raise ApiError(engine_unavailable())
-    if services.stall_detector.is_stalled(stats):
-        raise ApiError(engine_stalled())
-    return json_response(Readiness(running=stats.running, waiting=stats.waiting).model_dump())
+    readiness = Readiness(running=0, waiting=0)
+    for model in services.models:
+        stats = model.engine.stats()
+        if not stats.is_alive:
+            raise ApiError(engine_unavailable())
+        if model.stall_detector.is_stalled(stats):
+            raise ApiError(engine_stalled())
+        readiness.running += stats.running
+        readiness.waiting += stats.waiting
+    return json_response(readiness.model_dump())

@@ -8,7 +8,8 @@ from starlette.responses import Response
 
 from turnwise_server.api.openapi import describe_errors
 from turnwise_server.api.respond import json_response
-from turnwise_server.api.services import Services, services_of
+from turnwise_server.api.served_models import ServedModel
+from turnwise_server.api.services import services_of
 from turnwise_server.api.wire import ModelCard, ModelList
 
 router = APIRouter()
@@ -17,7 +18,11 @@ router = APIRouter()
 @router.get("/v1/models", response_model=ModelList, responses=describe_errors(401, 403, 500))
 async def list_models(request: Request) -> Response:
     """List the served models."""
-    return json_response(ModelList(data=[_card(services_of(request))]).model_dump())
+    services = services_of(request)
+    default_max_tokens = services.settings.default_max_tokens
+    return json_response(
+        ModelList(data=[_card(model, default_max_tokens) for model in services.models]).model_dump()
+    )
 
 
 @router.get(
@@ -26,16 +31,16 @@ async def list_models(request: Request) -> Response:
 async def retrieve_model(request: Request, model: str) -> Response:
     """Describe one model; ids may contain slashes."""
     services = services_of(request)
-    services.require_model(model)
-    return json_response(_card(services).model_dump())
+    card = _card(services.models.get(model), services.settings.default_max_tokens)
+    return json_response(card.model_dump())
 
 
-def _card(services: Services) -> ModelCard:
-    context_length = services.model.context_length
+def _card(model: ServedModel, default_max_tokens: int) -> ModelCard:
+    context_length = model.chat.context_length
     return ModelCard(
-        id=services.settings.served_model_name,
-        created=services.created,
+        id=model.name,
+        created=model.created,
         owned_by="turnwise",
         max_model_len=context_length,
-        default_max_tokens=min(services.settings.default_max_tokens, context_length),
+        default_max_tokens=min(default_max_tokens, context_length),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -29,6 +30,8 @@ class RequestRecord:
     """When it arrived, in seconds since 1970."""
     status: int = 0
     key_id: str = ""
+    held: ExitStack = field(default_factory=ExitStack)
+    """What the request holds until it has ended, however it ends."""
     facts: dict[str, object] = field(default_factory=dict)
     """More for the log line: model, stream, token counts, finish reasons, error code."""
 
@@ -86,7 +89,7 @@ class RequestLog:
             await send(message)
 
         try:
-            with self._lifecycle.request():
+            with self._lifecycle.request(), record.held:
                 await self._app(scope, receive, stamped_send)
         except Exception as error:  # noqa: BLE001 - the last resort: no fault of ours may end a connection mutely
             get_logger().error("unexpected_error", request_id=record.request_id, **describe_exception(error))

@@ -71,7 +71,7 @@ async def fail_inside(server: FakeServer, **body: Any) -> httpx2.Response:
     def explode(_prepared: object) -> object:
         raise RuntimeError("secret detail")
 
-    server.services.model.start = explode  # type: ignore[method-assign,assignment]
+    server.services.models.default.chat.start = explode  # type: ignore[method-assign,assignment]
     return await server.chat(**body)
 
 

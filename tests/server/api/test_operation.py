@@ -222,7 +222,7 @@ async def test_an_engine_that_is_stuck_is_not_ready() -> None:
         await until(lambda: server.engine.running == 1)
         assert (await server.client.get("/ready")).status_code == 200
         server.engine.stall(STALL_TIMEOUT_S + 1)
-        server.services.stall_detector._busy_since = -1e9
+        server.services.models.default.stall_detector._busy_since = -1e9
         ready = await server.client.get("/ready")
         assert (ready.status_code, ready.json()["error"]["code"]) == (503, "engine_stalled")
         connection.hang_up()

@@ -1,0 +1,77 @@
+"""The way in for every request that generates: admitted, read, its model held, then queued in the engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from turnwise_server.api.body import read_json_object
+from turnwise_server.api.reply import Reply
+from turnwise_server.api.request_log import RequestRecord, record_of
+from turnwise_server.api.served_models import ServedModel
+from turnwise_server.api.services import Services, services_of
+from turnwise_server.chat.turn import PreparedTurn
+
+MAX_NAMED_PARAMS = 16
+"""How many ignored parameters the reply names."""
+
+_HEADER_SAFE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A request that was let in and whose body is a JSON object. What it asks for is not looked at yet."""
+
+    request: Request
+    services: Services
+    record: RequestRecord
+    body: dict[str, object]
+
+    @classmethod
+    async def of(cls, request: Request) -> Admission:
+        """Let a request in and read its body.
+
+        Raises:
+            ApiError: the server shuts down, or the body cannot be read.
+            ClientDisconnect: the client went away before the body was complete.
+        """
+        services = services_of(request)
+        services.lifecycle.require_open()
+        body = await read_json_object(request, timeout_s=services.settings.request_timeout_s)
+        return cls(request, services, record_of(request.scope), body)
+
+    def hold_model(self, name: str | None, *, streams: bool = False) -> ServedModel:
+        """Find the model that the request names and keep it until the request ends. Safe in any thread.
+
+        Raises:
+            ApiError: 404 model_not_found; 400 if the request had to name one.
+        """
+        model = self.record.held.enter_context(self.services.models.held(name))
+        self.record.facts.update(model=model.name, stream=streams)
+        return model
+
+    def start(self, model: ServedModel, prepared: PreparedTurn) -> Reply:
+        """Queue a prepared reply in the engine.
+
+        Raises:
+            ApiError: the server shuts down.
+            QueueFullError: too much is waiting.
+            EngineDeadError: the engine is not running.
+        """
+        self.services.lifecycle.require_open()
+        return Reply(self.services, self.record, model, prepared, model.chat.start(prepared))
+
+
+def reply_headers(prepared: PreparedTurn, ignored_params: Iterable[str] = ()) -> dict[str, str]:
+    """Say in headers what was not done as asked."""
+    headers = {}
+    if prepared.dropped_messages:
+        headers["x-context-truncated"] = str(prepared.dropped_messages)
+    # Names come from the client: only those that are safe in a header are repeated.
+    names = [name for name in ignored_params if _HEADER_SAFE.fullmatch(name)]
+    if names:
+        headers["x-ignored-params"] = ", ".join(names[:MAX_NAMED_PARAMS])
+    return headers

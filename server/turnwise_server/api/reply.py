@@ -1,0 +1,157 @@
+"""Runs one reply of whatever kind, whole or streamed: its deadline, its client, its faults, its line in the log.
+
+What a reply looks like on the wire is the business of the routes: they turn events into one body or into frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from turnwise_server.api.errors import ApiError, ErrorReply, deadline_passed, error_reply, shutting_down
+from turnwise_server.api.request_log import CLIENT_GONE, RequestRecord
+from turnwise_server.api.served_models import ServedModel
+from turnwise_server.api.services import Services
+from turnwise_server.api.sse import EventStream
+from turnwise_server.api.supervision import Interrupted, Interruption, supervise
+from turnwise_server.chat.turn import PreparedTurn, TextDelta, Turn, TurnEvent
+from turnwise_server.errors import EngineError
+from turnwise_server.log import describe_exception, get_logger
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply that the engine has queued."""
+
+    services: Services
+    record: RequestRecord
+    model: ServedModel
+    prepared: PreparedTurn
+    turn: Turn
+
+    async def events(self) -> AsyncIterator[TurnEvent]:
+        """Yield the events of the reply, keeping what the log wants to know."""
+        unfinished = self.prepared.n
+        async for event in self.turn:
+            if isinstance(event, TextDelta):
+                self.record.mark_first_token()
+            else:
+                self.record.facts.setdefault("finish_reason", event.finish_reason)
+                unfinished -= 1
+            yield event
+        # A clean end would make half a reply look like a whole one.
+        if unfinished:
+            raise RuntimeError(f"{unfinished} choices ended without a finish reason")
+
+    async def whole(
+        self, body: Coroutine[Any, Any, bytes], receive: Receive, headers: Mapping[str, str]
+    ) -> Response:
+        """Return the reply when `body`, which reads the events to their end, has made its JSON.
+
+        Raises:
+            ApiError: the deadline passed, or the server had to stop.
+            EngineDeadError: the engine ended before the reply did.
+        """
+        try:
+            content = await supervise(
+                body,
+                receive=receive,
+                aborted=self.services.lifecycle.aborted,
+                timeout_s=self.remaining_s(),
+            )
+        except Interrupted as interrupted:
+            if interrupted.reason is Interruption.CLIENT_GONE:
+                self.record.status = CLIENT_GONE
+                return Response(status_code=CLIENT_GONE)
+            raise ApiError(self.interruption_error(interrupted.reason)) from interrupted
+        finally:
+            self.close()
+        return Response(content, media_type="application/json", headers=dict(headers))
+
+    def close(self) -> None:
+        """Free the engine's slots and note what was used; whatever became of the reply."""
+        self.turn.cancel()
+        self.record.facts.update(
+            prompt_tokens=self.prepared.prompt_tokens,
+            completion_tokens=self.turn.completion_tokens,
+            cached_tokens=self.turn.cached_tokens,
+        )
+
+    def remaining_s(self) -> float:
+        """Return how many seconds the reply may still take."""
+        return self.services.settings.request_timeout_s - self.record.elapsed_ms() / 1000
+
+    def interruption_error(self, reason: Interruption) -> ErrorReply:
+        """Say why the server ended the reply."""
+        if reason is Interruption.DEADLINE:
+            return deadline_passed(self.services.settings.request_timeout_s)
+        return shutting_down()
+
+
+class StreamedReply(Response):
+    """A reply as server-sent events. Once the first byte is out, a failure is an event and never a clean end."""
+
+    def __init__(
+        self,
+        reply: Reply,
+        frames: AsyncIterator[bytes],
+        failure: Callable[[ErrorReply], bytes],
+        headers: Mapping[str, str],
+    ) -> None:
+        """Stream `frames`, of which the first must come before the first token.
+
+        `failure` writes the frame that ends a stream which cannot be completed.
+        """
+        super().__init__()
+        self._reply = reply
+        self._frames = frames
+        self._failure = failure
+        self._reply_headers = headers
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        reply, settings = self._reply, self._reply.services.settings
+        stream = EventStream(
+            send,
+            self._reply_headers,
+            ping_interval_s=settings.ping_interval_s,
+            send_timeout_s=settings.send_timeout_s,
+        )
+        try:
+            await supervise(
+                self._send_frames(stream),
+                receive=receive,
+                aborted=reply.services.lifecycle.aborted,
+                timeout_s=reply.remaining_s(),
+                reader_gave_up=stream.watch(),
+            )
+        except Interrupted as interrupted:
+            await self._end_early(stream, interrupted.reason)
+        except EngineError as error:
+            await self._end_with_error(stream, error_reply(error))
+        except Exception as error:  # noqa: BLE001 - the client must hear of any fault, not see a clean end
+            record = reply.record
+            get_logger().error("unexpected_error", request_id=record.request_id, **describe_exception(error))
+            await self._end_with_error(stream, error_reply(error, record.request_id))
+        finally:
+            reply.close()
+
+    async def _send_frames(self, stream: EventStream) -> None:
+        async for frames in self._frames:
+            await stream.write(frames)
+        await stream.write(b"", is_last=True)
+
+    async def _end_early(self, stream: EventStream, reason: Interruption) -> None:
+        record = self._reply.record
+        if reason in (Interruption.CLIENT_GONE, Interruption.CLIENT_TOO_SLOW):
+            record.status = CLIENT_GONE
+            record.facts["error"] = reason.value
+        else:
+            await self._end_with_error(stream, self._reply.interruption_error(reason))
+
+    async def _end_with_error(self, stream: EventStream, error: ErrorReply) -> None:
+        self._reply.record.facts["error"] = error.code
+        await stream.end(self._failure(error))
