@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from turnwise_server.engine.timeline import Timeline
+
 
 class FinishReason(StrEnum):
     """Why the engine stopped generating. Stop strings are text and so belong to the chat layer."""
@@ -107,6 +109,11 @@ class EngineStats:
 
 class Generation(Protocol):
     """A sequence being generated: iterate it for tokens, or `cancel` it at any moment, more than once if you like."""
+
+    @property
+    def timeline(self) -> Timeline:
+        """When it was queued and started, and when each token came, read or not."""
+        ...
 
     def __aiter__(self) -> AsyncIterator[TokenEvent]: ...
 

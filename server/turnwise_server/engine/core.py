@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence as Many
 
 import torch
@@ -84,6 +85,7 @@ class EngineCore:
     @torch.inference_mode()
     def step(self) -> StepUpdate:
         """Compute one step. A fault fails the sequences it concerned and leaves the others alone."""
+        began = time.perf_counter()
         plan = self._scheduler.schedule()
         results: list[StepResult] = []
         parts: list[torch.Tensor] = []
@@ -99,7 +101,7 @@ class EngineCore:
                     sequences += advanced
         if sequences:
             results += self._sample(torch.cat(parts) if len(parts) > 1 else parts[0], sequences)
-        return StepUpdate(plan.started, tuple(results), self.counters())
+        return StepUpdate(plan.started, tuple(results), self.counters(), time.perf_counter() - began)
 
     def _decode(self, plan: Schedule) -> tuple[torch.Tensor, Many[Sequence]]:
         """Compute the newest token of every running sequence; return the logits `[B, V]` and whose they are."""

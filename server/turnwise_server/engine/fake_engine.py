@@ -19,6 +19,7 @@ from turnwise_server.engine.base import (
     TokenEvent,
     TokenLogprobs,
 )
+from turnwise_server.engine.timeline import Timeline
 from turnwise_server.errors import EngineDeadError, QueueFullError
 
 Script = Callable[[GenerationRequest], Sequence[int]]
@@ -29,6 +30,7 @@ class FakeGeneration:
 
     def __init__(self, request: GenerationRequest) -> None:
         self.request = request
+        self.timeline = Timeline()
         self.task: asyncio.Task[None] | None = None
         self._events: asyncio.Queue[TokenEvent | EngineDeadError | None] = asyncio.Queue()
         self._is_over = False
@@ -50,6 +52,8 @@ class FakeGeneration:
 
     def put(self, event: TokenEvent | EngineDeadError) -> None:
         """Hand the reader its next event."""
+        if isinstance(event, TokenEvent):
+            self.timeline.mark_token()
         self._events.put_nowait(event)
 
     def cancel(self) -> None:
@@ -165,6 +169,7 @@ class FakeEngine:
         async with self._slots:
             self._waiting.discard(generation)
             self._running.add(generation)
+            generation.timeline.mark_start()
             request = generation.request
             self._prompt_tokens += len(request.prompt_ids)
             await asyncio.sleep(self._prefill_delay_s)

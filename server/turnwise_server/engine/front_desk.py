@@ -73,6 +73,7 @@ class FrontDesk:
         for key in update.started:
             if key in self._tickets:
                 self._start(self._tickets[key])
+                self._tickets[key].generation.timeline.mark_start(update.seconds)
         for result in update.results:
             ticket = self._tickets.get(result.key)
             if ticket is None:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from turnwise_server.engine.base import TokenEvent
+from turnwise_server.engine.timeline import Timeline
 from turnwise_server.errors import EngineError
 
 
@@ -14,6 +15,7 @@ class PushedGeneration:
     """Implements `Generation`. Everything happens in one event loop; no call blocks."""
 
     def __init__(self, cancel: Callable[[], None]) -> None:
+        self.timeline = Timeline()
         self._cancel = cancel
         self._events: deque[TokenEvent] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -45,6 +47,7 @@ class PushedGeneration:
 
     def push(self, event: TokenEvent) -> None:
         """Hand over one token."""
+        self.timeline.mark_token()
         self._events.append(event)
         if event.finish_reason:
             self._is_closed = True

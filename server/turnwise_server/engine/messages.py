@@ -69,13 +69,13 @@ def encode_update(update: StepUpdate) -> Message:
     results = [_encode_result(result) for result in update.results]
     counters = update.counters
     totals = [counters.cached_prompt_tokens, counters.prompt_tokens, counters.generated_tokens]
-    return ["step", update.started, results, [*totals, counters.kv_cache_usage]]
+    return ["step", update.started, results, [*totals, counters.kv_cache_usage], update.seconds]
 
 
 def decode_update(message: Message) -> StepUpdate:
     """Return what `encode_update` was given."""
-    _, started, results, counters = message
-    return StepUpdate(tuple(started), tuple(map(_decode_result, results)), CoreCounters(*counters))
+    _, started, results, counters, seconds = message
+    return StepUpdate(tuple(started), tuple(map(_decode_result, results)), CoreCounters(*counters), seconds)
 
 
 def encode_info(info: EngineInfo) -> Message:

@@ -34,3 +34,5 @@ class StepUpdate:
     """Keys of the sequences that left the queue."""
     results: tuple[StepResult, ...] = ()
     counters: CoreCounters = field(default_factory=CoreCounters)
+    seconds: float = 0.0
+    """How long the step took: what started with it started so long before it is reported."""

@@ -57,6 +57,7 @@ updates = st.builds(
     st.lists(st.integers(0), max_size=3).map(tuple),
     st.lists(results, max_size=5).map(tuple),
     st.builds(CoreCounters, st.integers(0), st.integers(0), st.integers(0), st.floats(0, 1)),
+    st.floats(0, 1),
 )
 
 
