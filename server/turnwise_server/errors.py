@@ -6,6 +6,7 @@ TurnwiseError
 ├── api.errors.ApiError         a refusal that only HTTP knows (keys, addresses, sizes, deadlines)
 ├── RequestError                the client's request is at fault
 │   └── ContextLengthError      the prompt cannot fit the model's context
+├── StoreError                  the database cannot be used; nothing was changed
 └── EngineError                 the engine cannot do the work
     ├── QueueFullError          too much is waiting already; try again later
     └── EngineDeadError         the engine process has ended; the reply is lost
@@ -46,6 +47,10 @@ class ContextLengthError(RequestError):
         )
         self.context_length = context_length
         self.prompt_tokens = prompt_tokens
+
+
+class StoreError(TurnwiseError):
+    """The database cannot be used, and nothing was changed. The message is for the log: it names files and hosts."""
 
 
 class EngineError(TurnwiseError):
