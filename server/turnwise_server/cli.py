@@ -13,7 +13,8 @@ import typer
 from pydantic.fields import FieldInfo
 
 from turnwise_server.auth import hash_key, new_key
-from turnwise_server.config import ENV_PREFIX, SECRET_FIELDS, Settings, flag_name, load_settings
+from turnwise_server.config import SECRET_FIELDS, Settings, flag_name, variable_name
+from turnwise_server.config_sources import load_configuration
 from turnwise_server.errors import ConfigurationError, TurnwiseError
 
 EXIT_CONFIGURATION = 78
@@ -63,7 +64,7 @@ def run(flags: dict[str, object]) -> None:
     Raises:
         ConfigurationError: the server may not or cannot start like this.
     """
-    settings = load_settings(flags)
+    settings = load_configuration(flags).settings
     from turnwise_server.auth import KeyRing
 
     keys = KeyRing.load(settings.api_keys_file, [key.get_secret_value() for key in settings.api_keys])
@@ -87,6 +88,10 @@ def run(flags: dict[str, object]) -> None:
 @app.command("hash-key")
 def hash_key_command(
     name: Annotated[str, typer.Option(help="Who the key is for; a note in the key file.")] = "",
+    scope: Annotated[str | None, typer.Option(help="admin: the key may replace models, too.")] = None,
+    rpm: Annotated[int | None, typer.Option(help="Most requests a minute.")] = None,
+    tpm: Annotated[int | None, typer.Option(help="Most tokens a minute, of prompts and replies.")] = None,
+    concurrent: Annotated[int | None, typer.Option(help="Most requests at the same time.")] = None,
 ) -> None:
     """Read a key from standard input, or make one, and print its line for the key file."""
     key = "" if sys.stdin.isatty() else sys.stdin.readline().strip()
@@ -95,7 +100,12 @@ def hash_key_command(
         typer.echo(f"The new key, shown only now: {key}", err=True)
     if len(key) < MIN_KEY_LENGTH:
         raise ConfigurationError(f"the key is too short to be safe: use at least {MIN_KEY_LENGTH} characters")
-    typer.echo(hash_key(key, name).line())
+    words = {"scope": scope, "rpm": rpm, "tpm": tpm, "concurrent": concurrent}
+    given = [f"{word}={value}" for word, value in words.items() if value is not None]
+    try:
+        typer.echo(hash_key(key, " ".join([name, *given])).line())
+    except ConfigurationError as error:
+        raise ConfigurationError(f"the line for the key file {error}") from error
 
 
 def _option(field: str, info: FieldInfo) -> inspect.Parameter:
@@ -104,7 +114,7 @@ def _option(field: str, info: FieldInfo) -> inspect.Parameter:
     choices = typing.get_args(info.annotation) if typing.get_origin(info.annotation) is Literal else ()
     option = typer.Option(
         flag_name(field),
-        help=f"{info.description} [{ENV_PREFIX}{field.upper()}{shown}]",
+        help=f"{info.description} [{variable_name(field)}{shown}]",
         metavar="|".join(choices) or None,
         show_default=False,
     )

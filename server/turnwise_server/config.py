@@ -1,26 +1,22 @@
-"""Every setting of the server, in one frozen class. Flags go before `TURNWISE_*` variables, those before defaults.
+"""Every setting of the server, in one frozen class. Where their values come from is `config_sources`' business.
 
-The string under each field is its `--help` text and must stand in docs/configuration.md.
+The string under each field is its `--help` text and must stand in docs/configuration.md. A field that holds a
+`SecretStr` is a secret everywhere: no flag, never printed, and readable from a file that `TURNWISE_<NAME>_FILE` names.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from turnwise_server.errors import ConfigurationError
+from turnwise_server.config_types import Names, Origins, Secrets, holds_secret
 
 STARTER_MODEL = Path(__file__).parent / "starter"
 ENV_PREFIX = "TURNWISE_"
-SECRET_FIELDS = frozenset({"api_keys"})
-"""Settings that are never flags: what stands on a command line is seen by every user of the machine."""
-
-Names = Annotated[tuple[str, ...], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -84,21 +80,16 @@ class Settings(BaseSettings):
     """A client that takes nothing for this long is cut off, so that it holds no place in the engine, in seconds."""
     api_keys_file: Path | None = None
     """File with one key hash a line, made by `turnwise-server hash-key`. With keys set every route but /health and /ready needs one."""  # noqa: E501
-    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    """API keys in plain text, separated by commas. Only as an environment variable, never as a flag."""
+    api_keys: Secrets = ()
+    """API keys in plain text, separated by commas. Only by the environment or the configuration file, never as a flag."""  # noqa: E501
     insecure: bool = False
     """Listen on other than loopback addresses without any API key."""
     allowed_hosts: Names = ()
     """More names, separated by commas, that a Host header may carry while the server listens on a loopback address: set it behind a reverse proxy that keeps the public name."""  # noqa: E501
+    cors_allowed_origins: Origins = ()
+    """Origins of web pages, separated by commas, that may use this server from a browser, such as https://chat.example. Default: none but this machine's own, and without CORS headers."""  # noqa: E501
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe entries to log. Each request is one JSON line on stderr at level info."""
-
-    @field_validator("api_keys", "allowed_hosts", mode="before")
-    @classmethod
-    def _split_commas(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
 
     @property
     def served_model_name(self) -> str:
@@ -116,22 +107,17 @@ class Settings(BaseSettings):
             return False
 
 
-def load_settings(flags: Mapping[str, object]) -> Settings:
-    """Combine the flags that were given with the environment and the defaults.
-
-    Raises:
-        ConfigurationError: a value is not valid; the message names the flag and the variable, never a secret.
-    """
-    try:
-        return Settings(**flags)  # type: ignore[arg-type]  # checked by pydantic, by field
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        field = str(problem["loc"][0])
-        variable = f"{ENV_PREFIX}{field.upper()}"
-        name = variable if field in SECRET_FIELDS else f"{flag_name(field)} ({variable})"
-        raise ConfigurationError(f"{name} is not valid: {problem['msg']}") from error
+SECRET_FIELDS = frozenset(
+    field for field, info in Settings.model_fields.items() if holds_secret(info.annotation)
+)
+"""Settings that are never flags: what stands on a command line is seen by every user of the machine."""
 
 
 def flag_name(field: str) -> str:
     """Return the command-line flag of a setting."""
     return "--" + field.replace("_", "-")
+
+
+def variable_name(field: str) -> str:
+    """Return the environment variable of a setting."""
+    return ENV_PREFIX + field.upper()

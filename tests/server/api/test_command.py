@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from turnwise_server import __version__, cli
 from turnwise_server.auth import KeyRing
-from turnwise_server.config import Settings, load_settings
+from turnwise_server.config import Settings
+from turnwise_server.config_sources import load_configuration
 from turnwise_server.errors import ConfigurationError
 
 runner = CliRunner()
@@ -28,9 +29,9 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_default(
 ) -> None:
     monkeypatch.setenv("TURNWISE_PORT", "9001")
     monkeypatch.setenv("TURNWISE_MAX_BATCH", "")
-    settings = load_settings({"max_messages": 7})
+    settings = load_configuration({"max_messages": 7}).settings
     assert (settings.max_messages, settings.port, settings.max_batch) == (7, 9001, 32)
-    assert load_settings({"port": 9002}).port == 9002
+    assert load_configuration({"port": 9002}).settings.port == 9002
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -41,22 +42,22 @@ def test_settings_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        ({"port": 70_000}, "--port (TURNWISE_PORT)"),
-        ({"engine": "magic"}, "--engine (TURNWISE_ENGINE)"),
-        ({"drain_timeout_s": float("nan")}, "--drain-timeout-s (TURNWISE_DRAIN_TIMEOUT_S)"),
-        ({"model_name": ""}, "--model-name (TURNWISE_MODEL_NAME)"),
+        ({"port": 70_000}, "port (--port)"),
+        ({"engine": "magic"}, "engine (--engine)"),
+        ({"drain_timeout_s": float("nan")}, "drain_timeout_s (--drain-timeout-s)"),
+        ({"model_name": ""}, "model_name (--model-name)"),
     ],
 )
 def test_a_setting_that_is_not_valid_is_named(flags: dict[str, object], named: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        load_settings(flags)
+        load_configuration(flags)
     assert named in str(refused.value)
 
 
 def test_lists_are_separated_by_commas_and_keys_stay_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TURNWISE_API_KEYS", "first-key, second-key,")
     monkeypatch.setenv("TURNWISE_ALLOWED_HOSTS", "a.example,b.example")
-    settings = load_settings({})
+    settings = load_configuration({}).settings
     assert [key.get_secret_value() for key in settings.api_keys] == ["first-key", "second-key"]
     assert settings.allowed_hosts == ("a.example", "b.example")
     assert "first-key" not in repr(settings)
@@ -143,7 +144,7 @@ def test_flags_reach_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         "model": "m",
         "allowed_hosts": "a,b",
     }
-    assert load_settings(given).allowed_hosts == ("a", "b")
+    assert load_configuration(given).settings.allowed_hosts == ("a", "b")
 
 
 def test_hash_key_hashes_the_key_it_is_sent() -> None:
