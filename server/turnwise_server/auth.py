@@ -7,13 +7,19 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from turnwise_server.errors import ConfigurationError
+from turnwise_server.limits.rates import MAX_RATE, NO_LIMITS, RateLimits
 
 KEY_PREFIX = "tw-"
-_LINE = re.compile(r"sha256:(?P<digest>[0-9a-f]{64})(?:\s+(?P<name>\S.*))?")
+ADMIN = "admin"
+SCOPES = frozenset({ADMIN})
+"""What a key may be allowed beyond what every key may do."""
+
+_LINE = re.compile(r"sha256:(?P<digest>[0-9a-f]{64})(?:\s+(?P<words>\S.*))?")
+_LIMITS = frozenset({"rpm", "tpm", "concurrent"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,9 @@ class KeyRecord:
     digest: str
     """Lower-case hex SHA-256 of the key."""
     name: str = ""
+    scopes: frozenset[str] = frozenset()
+    limits: RateLimits = NO_LIMITS
+    """Its own limits, which go before those of the server."""
 
     @property
     def key_id(self) -> str:
@@ -31,7 +40,11 @@ class KeyRecord:
 
     def line(self) -> str:
         """Return the record as a line of a key file."""
-        return f"sha256:{self.digest} {self.name}".rstrip()
+        words = [f"sha256:{self.digest}", self.name]
+        if self.scopes:
+            words.append(f"scope={','.join(sorted(self.scopes))}")
+        words += [f"{name}={value}" for name, value in asdict(self.limits).items() if value is not None]
+        return " ".join(word for word in words if word)
 
 
 class KeyRing:
@@ -70,9 +83,17 @@ def new_key() -> str:
     return KEY_PREFIX + secrets.token_urlsafe(32)
 
 
-def hash_key(key: str, name: str = "") -> KeyRecord:
-    """Hash a key. Keys are long and random, so a plain SHA-256 cannot be guessed back."""
-    return KeyRecord(_digest(key), name)
+def hash_key(key: str, words: str = "") -> KeyRecord:
+    """Hash a key. Keys are long and random, so a plain SHA-256 cannot be guessed back.
+
+    Args:
+        key: the key itself.
+        words: what stands behind the hash in a key file: a name, and `word=value` for its scope and limits.
+
+    Raises:
+        ConfigurationError: a `word=value` has no meaning.
+    """
+    return _record(_digest(key), words)
 
 
 def _digest(key: str) -> str:
@@ -88,16 +109,53 @@ def _read_file(file: Path) -> list[KeyRecord]:
     for number, line in enumerate((line.strip() for line in lines), start=1):
         if not line or line.startswith("#"):
             continue
-        match = _LINE.fullmatch(line)
-        if match is None:
-            # The line itself may be a key that somebody pasted by mistake: it must not be shown.
-            raise ConfigurationError(
-                f"line {number} of the key file {str(file)!r} is not a key hash; "
-                "make one with `turnwise-server hash-key`"
-            )
-        records.append(KeyRecord(match["digest"], match["name"] or ""))
+        try:
+            records.append(_read_line(line))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"line {number} of the key file {str(file)!r} {error}") from error
     if not records:
         raise ConfigurationError(
             f"the key file {str(file)!r} holds no key hash; make one with `turnwise-server hash-key`"
         )
     return records
+
+
+def _read_line(line: str) -> KeyRecord:
+    """Read one line. It may be a key that somebody pasted by mistake, so no error shows anything of it."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise ConfigurationError("is not a key hash; make one with `turnwise-server hash-key`")
+    return _record(match["digest"], match["words"] or "")
+
+
+def _record(digest: str, words: str) -> KeyRecord:
+    """Read a name and the `word=value`s around it."""
+    names: list[str] = []
+    settings: dict[str, str] = {}
+    for word in words.split():
+        name, equals, value = word.partition("=")
+        if not equals:
+            names.append(word)
+        elif name in settings or name not in _LIMITS | {"scope"}:
+            raise ConfigurationError(
+                "has a word with '=' that is unknown or there twice: known are scope=admin, rpm=, tpm= and "
+                "concurrent=, and a name must hold no '='"
+            )
+        else:
+            settings[name] = value
+    scopes = _scopes(settings.pop("scope")) if "scope" in settings else frozenset[str]()
+    limits = RateLimits(**{name: _limit(name, value) for name, value in settings.items()})
+    return KeyRecord(digest, " ".join(names), scopes, limits)
+
+
+def _scopes(value: str) -> frozenset[str]:
+    scopes = frozenset(value.split(","))
+    if not scopes <= SCOPES:
+        raise ConfigurationError(f"has an unknown scope: known are {', '.join(sorted(SCOPES))}")
+    return scopes
+
+
+def _limit(name: str, value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", value) or not 1 <= int(value) <= MAX_RATE:
+        raise ConfigurationError(f"has a value of {name}= that is no whole number from 1 to {MAX_RATE}")
+    return int(value)

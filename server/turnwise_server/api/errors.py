@@ -28,16 +28,20 @@ ERROR_CODES: Mapping[str, int] = {
     "invalid_type": 400,
     "invalid_value": 400,
     "missing_required_parameter": 400,
+    "model_not_loaded": 400,
     "object_above_max_properties": 400,
     "string_above_max_length": 400,
     "unsupported_parameter": 400,
     "unsupported_value": 400,
     "invalid_api_key": 401,
+    "insufficient_scope": 403,
     "invalid_host": 403,
     "invalid_origin": 403,
     "model_not_found": 404,
     "unknown_url": 404,
     "request_timeout": 408,
+    "default_model_needed": 409,
+    "model_is_loading": 409,
     "request_too_large": 413,
     "unsupported_media_type": 415,
     "engine_stalled": 503,
@@ -118,9 +122,20 @@ def invalid_api_key(*, is_missing: bool) -> ErrorReply:
     problem = "No API key provided." if is_missing else "Incorrect API key provided."
     return ErrorReply(
         401,
-        f"{problem} Send a key of this server in the header 'Authorization: Bearer YOUR_KEY'.",
+        f"{problem} Send a key of this server in the header 'Authorization: Bearer YOUR_KEY' (or 'x-api-key').",
         code="invalid_api_key",
         headers={"www-authenticate": "Bearer"},
+    )
+
+
+def insufficient_scope(scope: str, *, has_keys: bool) -> ErrorReply:
+    """The key may not do this; a server that others reach without keys lets nobody do it."""
+    problem = "Your API key does not have" if has_keys else "This server has no API keys, so nobody here has"
+    return ErrorReply(
+        403,
+        f"{problem} the scope {scope!r}. `turnwise-server hash-key --scope {scope}` makes a key that has it.",
+        type="permission_error",
+        code="insufficient_scope",
     )
 
 
@@ -145,6 +160,34 @@ def missing_model() -> ErrorReply:
         "Missing required parameter: 'model'. GET /v1/models lists what this server offers.",
         code="missing_required_parameter",
         param="model",
+    )
+
+
+def model_not_loaded(reason: str) -> ErrorReply:
+    """The checkpoint that was to be served cannot be."""
+    return ErrorReply(
+        400,
+        f"The model was not loaded, and what was served before still is: {reason}",
+        code="model_not_loaded",
+        param="path",
+    )
+
+
+def model_is_loading(name: str) -> ErrorReply:
+    """Two checkpoints at once for one name."""
+    return ErrorReply(
+        409,
+        f"Another checkpoint is being loaded for the model {shorten(name)!r}. Try again when that is done.",
+        code="model_is_loading",
+    )
+
+
+def default_model_needed(name: str) -> ErrorReply:
+    """There must always be a model."""
+    return ErrorReply(
+        409,
+        f"The model {shorten(name)!r} is the server's default: it can be replaced, but not removed.",
+        code="default_model_needed",
     )
 
 

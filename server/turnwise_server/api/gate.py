@@ -6,10 +6,19 @@ import ipaddress
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from turnwise_server.api.errors import ErrorReply, invalid_api_key, invalid_host, shorten
+from turnwise_server.api.errors import (
+    ApiError,
+    ErrorReply,
+    insufficient_scope,
+    invalid_api_key,
+    invalid_host,
+    shorten,
+)
 from turnwise_server.api.request_log import record_of, refuse
+from turnwise_server.api.services import services_of
 from turnwise_server.auth import KeyRecord, KeyRing
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
@@ -75,17 +84,32 @@ class KeyGate:
         if scope["type"] != "http" or not self._keys or _is_open(scope):
             await self._app(scope, receive, send)
             return
-        authorization = _header(scope, b"authorization")
-        key_record = self._find(authorization)
+        key_record = self._find(scope)
         if key_record is None:
-            await refuse(invalid_api_key(is_missing=not authorization), scope, send)
+            is_missing = not (_header(scope, b"authorization") or _header(scope, b"x-api-key"))
+            await refuse(invalid_api_key(is_missing=is_missing), scope, send)
             return
-        record_of(scope).key_id = key_record.key_id
+        record_of(scope).key = key_record
         await self._app(scope, receive, send)
 
-    def _find(self, authorization: str) -> KeyRecord | None:
-        scheme, _, key = authorization.partition(" ")
-        return self._keys.find(key.strip()) if scheme.lower() == "bearer" else None
+    def _find(self, scope: Scope) -> KeyRecord | None:
+        """Look where OpenAI's clients put the key, then where Anthropic's do."""
+        scheme, _, token = _header(scope, b"authorization").partition(" ")
+        found = self._keys.find(token.strip()) if scheme.lower() == "bearer" else None
+        return found or self._keys.find(_header(scope, b"x-api-key").strip())
+
+
+def require_scope(request: Request, scope: str) -> None:
+    """Let only keys with `scope` go on. Where no keys are set, only who reaches a loopback server may.
+
+    Raises:
+        ApiError: 403 insufficient_scope.
+    """
+    key = record_of(request.scope).key
+    if key is None and not services_of(request).settings.is_loopback:
+        raise ApiError(insufficient_scope(scope, has_keys=False))
+    if key is not None and scope not in key.scopes:
+        raise ApiError(insufficient_scope(scope, has_keys=True))
 
 
 def _is_open(scope: Scope) -> bool:

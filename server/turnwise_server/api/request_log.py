@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from turnwise_server.api.errors import ErrorReply, internal_error
 from turnwise_server.api.lifecycle import Lifecycle
 from turnwise_server.api.respond import send_error
+from turnwise_server.auth import KeyRecord
 from turnwise_server.log import describe_exception, get_logger
 
 CLIENT_GONE = 499
@@ -29,11 +30,17 @@ class RequestRecord:
     created: int = field(default_factory=lambda: int(time.time()))
     """When it arrived, in seconds since 1970."""
     status: int = 0
-    key_id: str = ""
+    key: KeyRecord | None = None
+    """The key it came with, where keys are needed."""
     held: ExitStack = field(default_factory=ExitStack)
     """What the request holds until it has ended, however it ends."""
     facts: dict[str, object] = field(default_factory=dict)
     """More for the log line: model, stream, token counts, finish reasons, error code."""
+
+    @property
+    def key_id(self) -> str:
+        """Names the client; empty where no keys are needed, so that all clients are one."""
+        return self.key.key_id if self.key else ""
 
     def elapsed_ms(self) -> float:
         """Return the time since the request arrived, in milliseconds."""
