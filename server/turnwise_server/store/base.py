@@ -46,19 +46,21 @@ class CompletionStore(Protocol):
     def save(self, owner: str, completion: StoredCompletion, messages: Sequence[str]) -> None:
         """Keep a completion and the messages it replied to, each a JSON object. It is durable on return."""
 
-    def get(self, owner: str, id: str) -> StoredCompletion | None:
+    def get(self, owner: str, completion_id: str) -> StoredCompletion | None:
         """Return a completion, if there is one."""
 
-    def messages(self, owner: str, id: str) -> list[str] | None:
+    def messages(self, owner: str, completion_id: str) -> list[str] | None:
         """Return the messages that a completion replied to, if there is one."""
 
     def page(self, owner: str, query: CompletionQuery) -> tuple[list[StoredCompletion], bool]:
         """Return completions and whether there are more; fewer than `limit` if they are very large."""
 
-    def set_metadata(self, owner: str, id: str, metadata: Mapping[str, str]) -> StoredCompletion | None:
+    def set_metadata(
+        self, owner: str, completion_id: str, metadata: Mapping[str, str]
+    ) -> StoredCompletion | None:
         """Replace the metadata of a completion and return it, if there is one."""
 
-    def delete(self, owner: str, id: str) -> bool:
+    def delete(self, owner: str, completion_id: str) -> bool:
         """Delete a completion and say whether there was one."""
 
 
@@ -91,14 +93,14 @@ class ResponseStore(Protocol):
         more), so that a conversation of n turns takes room for n turns and outlives each of its responses.
         """
 
-    def update(self, owner: str, id: str, *, body: str, new_messages: Sequence[str] = ()) -> bool:
+    def update(self, owner: str, response_id: str, *, body: str, new_messages: Sequence[str] = ()) -> bool:
         """Replace the body of a response, add messages to its conversation, and say whether there is one."""
 
-    def get(self, owner: str, id: str) -> StoredResponse | None:
+    def get(self, owner: str, response_id: str) -> StoredResponse | None:
         """Return a response, if there is one."""
 
-    def conversation(self, owner: str, id: str) -> list[str] | None:
+    def conversation(self, owner: str, response_id: str) -> list[str] | None:
         """Return every message up to and with a response, oldest first, if there is one."""
 
-    def delete(self, owner: str, id: str) -> bool:
+    def delete(self, owner: str, response_id: str) -> bool:
         """Delete a response and say whether there was one. Those that continue it keep its messages."""
