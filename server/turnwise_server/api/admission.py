@@ -53,7 +53,7 @@ class Admission:
         self.record.facts.update(model=model.name, stream=streams)
         return model
 
-    def start(self, model: ServedModel, prepared: PreparedTurn) -> Reply:
+    async def start(self, model: ServedModel, prepared: PreparedTurn) -> Reply:
         """Queue a prepared reply in the engine.
 
         Raises:

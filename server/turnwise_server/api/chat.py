@@ -19,12 +19,12 @@ from turnwise_server.api.chat_request import (
     turn_request,
 )
 from turnwise_server.api.errors import ErrorReply
-from turnwise_server.api.openapi import describe_errors, describe_json_body
+from turnwise_server.api.openapi import describe_errors, describe_json_body, describe_stream
 from turnwise_server.api.reply import Reply, StreamedReply
 from turnwise_server.api.served_models import ServedModel
 from turnwise_server.api.services import new_id
 from turnwise_server.api.sse import DONE, data_frame
-from turnwise_server.api.wire import ChatCompletion
+from turnwise_server.api.wire import ChatCompletion, ChatCompletionChunk
 from turnwise_server.chat.turn import PreparedTurn
 
 router = APIRouter()
@@ -33,7 +33,8 @@ router = APIRouter()
 @router.post(
     "/v1/chat/completions",
     response_model=ChatCompletion,
-    responses=describe_errors(400, 401, 403, 404, 408, 413, 415, 500, 503, 504),
+    responses=describe_stream(ChatCompletionChunk)
+    | describe_errors(400, 401, 403, 404, 408, 413, 415, 500, 503, 504),
     openapi_extra=describe_json_body(ChatCompletionRequest),
 )
 async def create_chat_completion(request: Request) -> Response:
@@ -41,7 +42,7 @@ async def create_chat_completion(request: Request) -> Response:
     admission = await Admission.of(request)
     # Always in a thread: one tokenizer serves all, and waiting for it must not stall the streams that run.
     chat, model, prepared = await asyncio.to_thread(_prepare, admission)
-    reply = admission.start(model, prepared)
+    reply = await admission.start(model, prepared)
     headers = reply_headers(prepared, ignored_params(admission.body))
     if chat.stream:
         return StreamedReply(reply, _frames(reply, chat), failure_frame, headers)
