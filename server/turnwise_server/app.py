@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from turnwise_server.api import chat, health, models, openapi
 from turnwise_server.api.body import BodyLimit
+from turnwise_server.api.cors import Cors
 from turnwise_server.api.errors import ErrorReply, error_reply, method_not_allowed, unknown_url
 from turnwise_server.api.gate import HostGate, KeyGate
 from turnwise_server.api.request_log import CLIENT_GONE, RequestLog, record_of
@@ -31,13 +32,19 @@ def create_app(services: Services, keys: KeyRing | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(ClientDisconnect, _client_gone)
-    # The last one added is the outermost: log, host, size, key, then the routes.
+    # The last one added is the outermost: CORS, log, host, size, key, then the routes.
     settings = services.settings
     app.add_middleware(KeyGate, keys=keys or KeyRing())
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
     if settings.is_loopback:
-        app.add_middleware(HostGate, allowed_hosts=(settings.host, *settings.allowed_hosts))
+        app.add_middleware(
+            HostGate,
+            allowed_hosts=(settings.host, *settings.allowed_hosts),
+            allowed_origins=settings.cors_allowed_origins,
+        )
     app.add_middleware(RequestLog, lifecycle=services.lifecycle)
+    if settings.cors_allowed_origins:
+        app.add_middleware(Cors, allowed_origins=settings.cors_allowed_origins)
     return app
 
 

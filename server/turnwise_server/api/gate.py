@@ -29,12 +29,16 @@ class HostGate:
     """ASGI middleware for servers on a loopback address, against web pages that reach it through the browser.
 
     A page can call a local server under a name of its own that resolves to 127.0.0.1 (DNS rebinding): its Host
-    header gives it away. It can also post blindly to the right address: its Origin header gives that away.
+    header gives it away. It can also post blindly to the right address: its Origin header gives that away, unless
+    it is one of `allowed_origins`.
     """
 
-    def __init__(self, app: ASGIApp, *, allowed_hosts: Iterable[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, allowed_hosts: Iterable[str], allowed_origins: Iterable[str] = ()
+    ) -> None:
         self._app = app
         self._allowed = frozenset(host.lower() for host in allowed_hosts)
+        self._allowed_origins = frozenset(allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope) if scope["type"] == "http" else None
@@ -53,9 +57,10 @@ class HostGate:
             )
         origin = _header(scope, b"origin")
         is_web_page = origin == "null" or origin.startswith(("http://", "https://"))
-        if is_web_page and not self._is_allowed(origin):
+        if is_web_page and origin not in self._allowed_origins and not self._is_allowed(origin):
             return invalid_host(
-                f"Web pages of {shorten(origin)!r} may not use this server.",
+                f"Web pages of {shorten(origin)!r} may not use this server. If they are yours, start it with "
+                "--cors-allowed-origins.",
                 "invalid_origin",
             )
         return None
