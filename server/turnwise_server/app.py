@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from turnwise_server.api import chat, health, models, openapi
+from turnwise_server.api import chat, health, metrics_route, models, openapi
 from turnwise_server.api.body import BodyLimit
 from turnwise_server.api.cors import Cors
 from turnwise_server.api.errors import ErrorReply, error_reply, method_not_allowed, unknown_url
@@ -19,7 +19,7 @@ from turnwise_server.api.services import Services
 from turnwise_server.auth import KeyRing
 from turnwise_server.errors import TurnwiseError
 
-ROUTERS = (chat.router, models.router, health.router, openapi.router)
+ROUTERS = (chat.router, models.router, health.router, metrics_route.router, openapi.router)
 
 
 def create_app(services: Services, keys: KeyRing | None = None) -> FastAPI:
@@ -42,7 +42,7 @@ def create_app(services: Services, keys: KeyRing | None = None) -> FastAPI:
             allowed_hosts=(settings.host, *settings.allowed_hosts),
             allowed_origins=settings.cors_allowed_origins,
         )
-    app.add_middleware(RequestLog, lifecycle=services.lifecycle)
+    app.add_middleware(RequestLog, lifecycle=services.lifecycle, metrics=services.metrics)
     if settings.cors_allowed_origins:
         app.add_middleware(Cors, allowed_origins=settings.cors_allowed_origins)
     return app

@@ -5,20 +5,22 @@ What a reply looks like on the wire is the business of the routes: they turn eve
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from turnwise_server.api.errors import ApiError, ErrorReply, deadline_passed, error_reply, shutting_down
+from turnwise_server.api.reply_facts import ReplyFacts
 from turnwise_server.api.request_log import CLIENT_GONE, RequestRecord
 from turnwise_server.api.served_models import ServedModel
 from turnwise_server.api.services import Services
 from turnwise_server.api.sse import EventStream
 from turnwise_server.api.supervision import Interrupted, Interruption, supervise
-from turnwise_server.chat.turn import PreparedTurn, TextDelta, Turn, TurnEvent
+from turnwise_server.chat.turn import ChoiceFinished, PreparedTurn, Turn, TurnEvent
 from turnwise_server.errors import EngineError
 from turnwise_server.log import describe_exception, get_logger
 
@@ -32,19 +34,17 @@ class Reply:
     model: ServedModel
     prepared: PreparedTurn
     turn: Turn
+    finish_reasons: list[str] = field(default_factory=list)
+    """One for each choice that has come to its end."""
 
     async def events(self) -> AsyncIterator[TurnEvent]:
-        """Yield the events of the reply, keeping what the log wants to know."""
-        unfinished = self.prepared.n
+        """Yield the events of the reply."""
         async for event in self.turn:
-            if isinstance(event, TextDelta):
-                self.record.mark_first_token()
-            else:
-                self.record.facts.setdefault("finish_reason", event.finish_reason)
-                unfinished -= 1
+            if isinstance(event, ChoiceFinished):
+                self.finish_reasons.append(event.finish_reason)
             yield event
         # A clean end would make half a reply look like a whole one.
-        if unfinished:
+        if unfinished := self.prepared.n - len(self.finish_reasons):
             raise RuntimeError(f"{unfinished} choices ended without a finish reason")
 
     async def whole(
@@ -64,6 +64,7 @@ class Reply:
                 timeout_s=self.remaining_s(),
             )
         except Interrupted as interrupted:
+            self.services.metrics.reply_cancelled(interrupted.reason)
             if interrupted.reason is Interruption.CLIENT_GONE:
                 self.record.status = CLIENT_GONE
                 return Response(status_code=CLIENT_GONE)
@@ -73,12 +74,27 @@ class Reply:
         return Response(content, media_type="application/json", headers=dict(headers))
 
     def close(self) -> None:
-        """Free the engine's slots and note what was used; whatever became of the reply."""
+        """Free the engine's slots and note what was used, whatever became of the reply. To be called once."""
         self.turn.cancel()
-        self.record.facts.update(
+        facts, arrived = self._facts(), self.record.started
+        self.record.reply = facts
+        self.record.facts.update(facts.log_fields(arrived))
+        self.services.metrics.reply_ended(facts, arrived=arrived, ended=time.perf_counter())
+
+    def _facts(self) -> ReplyFacts:
+        sampling = self.prepared.sampling
+        return ReplyFacts(
+            id=self.prepared.id,
+            model=self.model.name,
+            n=self.prepared.n,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
             prompt_tokens=self.prepared.prompt_tokens,
             completion_tokens=self.turn.completion_tokens,
             cached_tokens=self.turn.cached_tokens,
+            finish_reasons=tuple(self.finish_reasons),
+            timelines=self.turn.timelines,
         )
 
     def remaining_s(self) -> float:
@@ -146,6 +162,7 @@ class StreamedReply(Response):
 
     async def _end_early(self, stream: EventStream, reason: Interruption) -> None:
         record = self._reply.record
+        self._reply.services.metrics.reply_cancelled(reason)
         if reason in (Interruption.CLIENT_GONE, Interruption.CLIENT_TOO_SLOW):
             record.status = CLIENT_GONE
             record.facts["error"] = reason.value

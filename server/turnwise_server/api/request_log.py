@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from turnwise_server.api.errors import ErrorReply, internal_error
 from turnwise_server.api.lifecycle import Lifecycle
+from turnwise_server.api.metrics import Metrics, RequestLabels
+from turnwise_server.api.reply_facts import ReplyFacts
 from turnwise_server.api.respond import send_error
 from turnwise_server.auth import KeyRecord
 from turnwise_server.log import describe_exception, get_logger
@@ -34,6 +36,8 @@ class RequestRecord:
     """The key it came with, where keys are needed."""
     held: ExitStack = field(default_factory=ExitStack)
     """What the request holds until it has ended, however it ends."""
+    reply: ReplyFacts | None = None
+    """What became of the reply, if the engine had one to make."""
     facts: dict[str, object] = field(default_factory=dict)
     """More for the log line: model, stream, token counts, finish reasons, error code."""
 
@@ -45,10 +49,6 @@ class RequestRecord:
     def elapsed_ms(self) -> float:
         """Return the time since the request arrived, in milliseconds."""
         return round((time.perf_counter() - self.started) * 1000, 1)
-
-    def mark_first_token(self) -> None:
-        """Note when the first token came."""
-        self.facts.setdefault("ttft_ms", self.elapsed_ms())
 
 
 def record_of(scope: Scope) -> RequestRecord:
@@ -70,9 +70,10 @@ def accept_request_id(offered: str) -> str:
 class RequestLog:
     """ASGI middleware around everything else."""
 
-    def __init__(self, app: ASGIApp, *, lifecycle: Lifecycle) -> None:
+    def __init__(self, app: ASGIApp, *, lifecycle: Lifecycle, metrics: Metrics) -> None:
         self._app = app
         self._lifecycle = lifecycle
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -103,16 +104,33 @@ class RequestLog:
             if not is_started:
                 await refuse(internal_error(record.request_id), scope, stamped_send)
         finally:
+            self._count(scope, record)
             _write_line(scope, record)
+
+    def _count(self, scope: Scope, record: RequestRecord) -> None:
+        labels = RequestLabels(
+            endpoint=_endpoint(scope),
+            method=scope["method"],
+            model=str(record.facts.get("model", "")),
+            status=record.status,
+            stream=bool(record.facts.get("stream")),
+        )
+        error = record.facts.get("error")
+        self._metrics.request_ended(labels, error=error if isinstance(error, str) else None, reply=record.reply)
+
+
+def _endpoint(scope: Scope) -> str:
+    """Return the pattern of the route, never the address as it was sent."""
+    route = scope.get("route")
+    return route.path_format if route is not None else "(unknown)"
 
 
 def _write_line(scope: Scope, record: RequestRecord) -> None:
-    route = scope.get("route")
     get_logger().info(
         "request",
         request_id=record.request_id,
         method=scope["method"],
-        path=route.path_format if route is not None else "(unknown)",
+        path=_endpoint(scope),
         status=record.status,
         duration_ms=record.elapsed_ms(),
         key_id=record.key_id or None,

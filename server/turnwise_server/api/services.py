@@ -10,6 +10,7 @@ from typing import cast
 from starlette.requests import Request
 
 from turnwise_server.api.lifecycle import Lifecycle
+from turnwise_server.api.metrics import Metrics
 from turnwise_server.api.served_models import ServedModels
 from turnwise_server.config import Settings
 
@@ -23,6 +24,7 @@ class Services:
     settings: Settings
     models: ServedModels
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 def services_of(request: Request) -> Services:

@@ -19,6 +19,7 @@ from turnwise_server.chat.detokenizer import Detokenizer, Piece
 from turnwise_server.chat.messages import ClientMessage
 from turnwise_server.chat.token_text import TokenBytes
 from turnwise_server.engine.base import Generation, SamplingParams, TokenEvent, TokenLogprobs
+from turnwise_server.engine.timeline import Timeline
 
 Truncation = Literal["auto", "disabled"]
 
@@ -122,6 +123,11 @@ class Turn:
         self._stop = stop
         self.cached_tokens = 0
         self.completion_tokens = 0
+
+    @property
+    def timelines(self) -> tuple[Timeline, ...]:
+        """When what happened to each choice."""
+        return tuple(generation.timeline for generation in self._generations)
 
     def cancel(self) -> None:
         """Stop every choice and free its slot. Never blocks; a no-op once finished."""

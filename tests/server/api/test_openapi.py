@@ -21,6 +21,7 @@ async def test_every_route_is_described() -> None:
         ("get", "/v1/models/{model}"),
         ("get", "/health"),
         ("get", "/ready"),
+        ("get", "/metrics"),
         ("get", "/openapi.json"),
     }
 
