@@ -7,10 +7,13 @@ TurnwiseError
 ├── RequestError                the client's request is at fault
 │   └── ContextLengthError      the prompt cannot fit the model's context
 ├── StoreError                  the database cannot be used; nothing was changed
+├── RateLimitError              the key has asked for more than it may in a minute, or at the same time
 └── EngineError                 the engine cannot do the work
     ├── QueueFullError          too much is waiting already; try again later
     └── EngineDeadError         the engine process has ended; the reply is lost
 """
+
+from typing import Literal
 
 
 class TurnwiseError(Exception):
@@ -51,6 +54,20 @@ class ContextLengthError(RequestError):
 
 class StoreError(TurnwiseError):
     """The database cannot be used, and nothing was changed. The message is for the log: it names files and hosts."""
+
+
+class RateLimitError(TurnwiseError):
+    """The key reached its `limit`: requests or tokens a minute, or requests at the same time."""
+
+    def __init__(
+        self, kind: Literal["requests", "tokens", "concurrent"], *, limit: int, requested: int, wait_s: float
+    ) -> None:
+        super().__init__(f"{kind}: limit {limit}, requested {requested}")
+        self.kind = kind
+        self.limit = limit
+        self.requested = requested
+        self.wait_s = wait_s
+        """When the same request may succeed; infinity if it is more than the limit by itself."""
 
 
 class EngineError(TurnwiseError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from turnwise_server.errors import (
     EngineDeadError,
     EngineError,
     QueueFullError,
+    RateLimitError,
     RequestError,
     TurnwiseError,
 )
@@ -44,6 +46,7 @@ ERROR_CODES: Mapping[str, int] = {
     "model_is_loading": 409,
     "request_too_large": 413,
     "unsupported_media_type": 415,
+    "rate_limit_exceeded": 429,
     "engine_stalled": 503,
     "engine_unavailable": 503,
     "server_is_overloaded": 503,
@@ -54,6 +57,14 @@ ERROR_CODES: Mapping[str, int] = {
 
 RETRY_SOON_S = 2
 RETRY_LATER_S = 5
+RETRY_NEVER_S = 60
+"""For clients that try again though they are told not to."""
+
+_LIMITED = {
+    "requests": "requests per minute",
+    "tokens": "tokens per minute",
+    "concurrent": "requests at the same time",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +110,8 @@ def error_reply(error: Exception, request_id: str = "") -> ErrorReply:
             return ErrorReply(400, error.message, code=error.code, param=error.param, details=details)
         case RequestError():
             return ErrorReply(400, error.message, code=error.code, param=error.param)
+        case RateLimitError():
+            return rate_limited(error)
         case QueueFullError():
             return overloaded()
         case EngineDeadError() | EngineError():
@@ -234,6 +247,26 @@ def unsupported_media_type(header: str, value: str) -> ErrorReply:
     )
 
 
+def rate_limited(error: RateLimitError) -> ErrorReply:
+    """The key has asked for too much; the message says of what, and when to come again."""
+    can_never_fit = math.isinf(error.wait_s)
+    wait_s = RETRY_NEVER_S if can_never_fit else error.wait_s
+    advice = f"Please try again in {duration(wait_s)}."
+    if can_never_fit:
+        advice = "Ask for fewer tokens: a shorter prompt, a lower max_tokens, or fewer choices."
+    headers = {
+        "retry-after": str(max(1, math.ceil(wait_s))),
+        "retry-after-ms": str(max(1, math.ceil(wait_s * 1000))),
+    }
+    return ErrorReply(
+        429,
+        f"Rate limit reached on {_LIMITED[error.kind]}: limit {error.limit}, requested {error.requested}. {advice}",
+        type="tokens" if error.kind == "tokens" else "requests",
+        code="rate_limit_exceeded",
+        headers=headers | ({"x-should-retry": "false"} if can_never_fit else {}),
+    )
+
+
 def internal_error(request_id: str) -> ErrorReply:
     """A fault of ours: the log has the rest under the same request id."""
     return ErrorReply(
@@ -280,6 +313,16 @@ def deadline_passed(timeout_s: float) -> ErrorReply:
         type="server_error",
         code="timeout",
     )
+
+
+def duration(seconds: float) -> str:
+    """Write a time span as OpenAI's headers do: 120ms, 6s, 1m0s."""
+    milliseconds = math.ceil(round(seconds * 1000, 3))
+    if 0 < milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    text = f"{rest / 1000:g}s"
+    return f"{minutes}m{text}" if minutes else text
 
 
 def shorten(text: str, limit: int = 200) -> str:
