@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, Tag
 
 from turnwise_server.api.validation import (
     Decimal,
+    Metadata,
     NoNul,
     RequestModel,
     Text,
@@ -162,7 +163,7 @@ class ChatCompletionRequest(RequestModel):
     verbosity: Literal["low", "medium", "high"] | None = None
     parallel_tool_calls: bool | None = None
     store: bool | None = None
-    metadata: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = None
+    metadata: Metadata | None = None
 
     @property
     def includes_usage(self) -> bool:

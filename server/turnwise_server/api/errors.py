@@ -14,6 +14,7 @@ from turnwise_server.errors import (
     QueueFullError,
     RateLimitError,
     RequestError,
+    StoreError,
     TurnwiseError,
 )
 
@@ -40,6 +41,7 @@ ERROR_CODES: Mapping[str, int] = {
     "invalid_host": 403,
     "invalid_origin": 403,
     "model_not_found": 404,
+    "not_found": 404,
     "unknown_url": 404,
     "request_timeout": 408,
     "default_model_needed": 409,
@@ -51,6 +53,7 @@ ERROR_CODES: Mapping[str, int] = {
     "engine_unavailable": 503,
     "server_is_overloaded": 503,
     "shutting_down": 503,
+    "storage_unavailable": 503,
     "timeout": 504,
 }
 """Every code on the wire and its status. Each is explained in docs/http-api.md; a test compares them."""
@@ -114,6 +117,8 @@ def error_reply(error: Exception, request_id: str = "") -> ErrorReply:
             return rate_limited(error)
         case QueueFullError():
             return overloaded()
+        case StoreError():
+            return storage_unavailable()
         case EngineDeadError() | EngineError():
             return engine_unavailable()
         case _:
@@ -202,6 +207,11 @@ def default_model_needed(name: str) -> ErrorReply:
         f"The model {shorten(name)!r} is the server's default: it can be replaced, but not removed.",
         code="default_model_needed",
     )
+
+
+def not_found(noun: str, object_id: str) -> ErrorReply:
+    """There is no such stored object; whether another key has one of that id is nobody's business."""
+    return ErrorReply(404, f"{noun} with id '{shorten(object_id)}' not found.", code="not_found")
 
 
 def unknown_url(method: str, path: str) -> ErrorReply:
@@ -298,6 +308,15 @@ def engine_unavailable() -> ErrorReply:
 def engine_stalled() -> ErrorReply:
     """Work waits and the engine does nothing."""
     return _unavailable("The engine makes no progress.", "engine_stalled", RETRY_LATER_S)
+
+
+def storage_unavailable() -> ErrorReply:
+    """The database cannot be used; the log says why."""
+    return _unavailable(
+        "The server cannot reach what it stores, or cannot store more. Nothing was changed.",
+        "storage_unavailable",
+        RETRY_LATER_S,
+    )
 
 
 def shutting_down() -> ErrorReply:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, FiniteFloat, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from turnwise_server.api.errors import shorten
@@ -48,6 +56,15 @@ def _without_nul(text: str) -> str:
 NoNul = AfterValidator(_without_nul)
 Text = Annotated[str, NoNul]
 """A string that people could have written."""
+
+Metadata = Annotated[
+    dict[
+        Annotated[str, Field(max_length=64), NoNul],
+        Annotated[str, Field(max_length=512), NoNul],
+    ],
+    Field(max_length=16),
+]
+"""Pairs that a client keeps with a stored object."""
 
 Decimal = FiniteFloat
 

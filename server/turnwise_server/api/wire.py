@@ -95,6 +95,14 @@ class ChatCompletion(BaseModel):
     system_fingerprint: str
 
 
+class ChatCompletionDeleted(BaseModel):
+    """A stored chat completion that is stored no longer."""
+
+    object: Literal["chat.completion.deleted"] = "chat.completion.deleted"
+    id: str
+    deleted: Literal[True] = True
+
+
 class ChunkDelta(BaseModel):
     """What a chunk adds to a message."""
 

@@ -99,6 +99,6 @@ def _postgresql_engine(url: URL) -> Engine:
 def _bad_url() -> ConfigurationError:
     """The URL may hold a password, so it is not repeated."""
     return ConfigurationError(
-        "--database-url (TURNWISE_DATABASE_URL) is not valid: it must be sqlite:///PATH (with four slashes for an "
+        "database_url (TURNWISE_DATABASE_URL) is not valid: it must be sqlite:///PATH (with four slashes for an "
         "absolute path) or postgresql://USER:PASSWORD@HOST/NAME"
     )

@@ -49,7 +49,7 @@ def _upgrade(connection: Connection) -> None:
     if current is not None and current not in known:
         raise StoreError(
             f"the database was made by a newer version of Turnwise (its revision is {current!r}): "
-            "install that version, or name another database with --database-url"
+            "install that version, or name another database with TURNWISE_DATABASE_URL"
         )
     command.upgrade(config, "head")
 
