@@ -73,8 +73,8 @@ class Allowance:
         """Free the slot and give back what was reserved and not used. Call it once the request has ended."""
         if self._is_inside:
             self._is_inside = False
-            unused = max(0, self._reserved - self._used)
-            if unused or self._account.limits.concurrent:
+            if self._reserved or self._account.limits.concurrent:
+                unused = max(0, self._reserved - self._used)
                 await self._store.give_back(self._account, tokens=unused)
 
     def requests(self) -> Standing | None:
