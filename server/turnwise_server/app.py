@@ -42,7 +42,9 @@ def create_app(services: Services, keys: KeyRing | None = None) -> FastAPI:
             allowed_hosts=(settings.host, *settings.allowed_hosts),
             allowed_origins=settings.cors_allowed_origins,
         )
-    app.add_middleware(RequestLog, lifecycle=services.lifecycle, metrics=services.metrics)
+    app.add_middleware(
+        RequestLog, lifecycle=services.lifecycle, metrics=services.metrics, tracer=services.tracer
+    )
     if settings.cors_allowed_origins:
         app.add_middleware(Cors, allowed_origins=settings.cors_allowed_origins)
     return app

@@ -16,16 +16,13 @@ from turnwise_server import __version__
 from turnwise_server.api.engine_metrics import engine_families
 from turnwise_server.api.errors import ERROR_CODES
 from turnwise_server.api.interval_histogram import IntervalHistogram
-from turnwise_server.api.reply_facts import ReplyFacts
+from turnwise_server.api.request_facts import ReplyFacts, RequestFacts
 from turnwise_server.api.supervision import Interruption
 from turnwise_server.engine.base import EngineStats
 
 PREFIX = "turnwise"
 OTHER = "other"
-INCOMPLETE = "incomplete"
-"""The finish reason of a reply that did not come to its own end."""
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _NOT_REJECTED = frozenset({499, 500})
 """Statuses that nobody chose: the client left, or the server is at fault."""
 
@@ -50,17 +47,6 @@ _TOKEN_BOUNDS_S = (
 _WAIT_BOUNDS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _REPLY_BOUNDS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600)
 _TOKEN_COUNTS = tuple(2**power for power in range(18))
-
-
-@dataclass(frozen=True, slots=True)
-class RequestLabels:
-    """What the request counter tells apart. `endpoint` is a route's pattern, `model` a served name or nothing."""
-
-    endpoint: str
-    method: str
-    model: str
-    status: int
-    stream: bool
 
 
 class Metrics:
@@ -113,23 +99,18 @@ class Metrics:
         for reason in Interruption:
             self._cancelled.labels(reason.value)
 
-    def request_ended(
-        self, labels: RequestLabels, *, error: str | None = None, reply: ReplyFacts | None = None
-    ) -> None:
-        """Count an answered request; `error` is the code of the error it was answered with."""
-        finish_reason = ""
-        if reply is not None:
-            finish_reason = reply.finish_reasons[0] if reply.is_complete else INCOMPLETE
+    def request_ended(self, request: RequestFacts) -> None:
+        """Count an answered request."""
         self._requests.labels(
-            labels.endpoint,
-            labels.method if labels.method in _METHODS else OTHER,
-            labels.model,
-            str(labels.status),
-            str(labels.stream).lower(),
-            finish_reason,
+            request.endpoint,
+            request.method,
+            request.model,
+            str(request.status),
+            str(request.stream).lower(),
+            request.finish_reason,
         ).inc()
-        if reply is None and labels.status >= 400 and labels.status not in _NOT_REJECTED:
-            self._rejected.labels(error if error in ERROR_CODES else OTHER).inc()
+        if request.reply is None and request.status >= 400 and request.status not in _NOT_REJECTED:
+            self._rejected.labels(request.error if request.error in ERROR_CODES else OTHER).inc()
 
     def reply_ended(self, reply: ReplyFacts, *, arrived: float, ended: float) -> None:
         """Measure a reply as far as it came. `arrived` and `ended` are seconds of `time.perf_counter()`."""

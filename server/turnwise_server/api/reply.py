@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from turnwise_server.api.errors import ApiError, ErrorReply, deadline_passed, error_reply, shutting_down
-from turnwise_server.api.reply_facts import ReplyFacts
+from turnwise_server.api.request_facts import ReplyFacts
 from turnwise_server.api.request_log import CLIENT_GONE, RequestRecord
 from turnwise_server.api.served_models import ServedModel
 from turnwise_server.api.services import Services

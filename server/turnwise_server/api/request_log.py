@@ -13,13 +13,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from turnwise_server.api.errors import ErrorReply, internal_error
 from turnwise_server.api.lifecycle import Lifecycle
-from turnwise_server.api.metrics import Metrics, RequestLabels
-from turnwise_server.api.reply_facts import ReplyFacts
+from turnwise_server.api.metrics import Metrics
+from turnwise_server.api.request_facts import ReplyFacts, RequestFacts
 from turnwise_server.api.respond import send_error
+from turnwise_server.api.trace_context import parse_traceparent
+from turnwise_server.api.tracing import Tracer
 from turnwise_server.auth import KeyRecord
 from turnwise_server.log import describe_exception, get_logger
 
 CLIENT_GONE = 499
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_OTHER_METHOD = "_OTHER"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
@@ -28,6 +32,7 @@ class RequestRecord:
     """What is known about a request while it runs; never content, keys or query strings."""
 
     request_id: str
+    trace_id: str
     started: float = field(default_factory=time.perf_counter)
     created: int = field(default_factory=lambda: int(time.time()))
     """When it arrived, in seconds since 1970."""
@@ -70,17 +75,20 @@ def accept_request_id(offered: str) -> str:
 class RequestLog:
     """ASGI middleware around everything else."""
 
-    def __init__(self, app: ASGIApp, *, lifecycle: Lifecycle, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, lifecycle: Lifecycle, metrics: Metrics, tracer: Tracer) -> None:
         self._app = app
         self._lifecycle = lifecycle
         self._metrics = metrics
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        offered = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        record = RequestRecord(accept_request_id(offered.decode("latin-1")))
+        caller = parse_traceparent(_headers(scope, b"traceparent"))
+        trace = self._tracer.begin(caller, method=_method(scope), path=scope["path"])
+        offered = next(iter(_headers(scope, b"x-request-id")), "")
+        record = RequestRecord(accept_request_id(offered), trace.context.trace_id)
         scope.setdefault("state", {})["record"] = record
         is_started = False
 
@@ -92,6 +100,7 @@ class RequestLog:
                 message["headers"] = [
                     *message.get("headers", ()),
                     (b"x-request-id", record.request_id.encode()),
+                    (b"traceparent", trace.context.traceparent.encode()),
                     (b"openai-processing-ms", str(int(record.elapsed_ms())).encode()),
                 ]
             await send(message)
@@ -104,19 +113,33 @@ class RequestLog:
             if not is_started:
                 await refuse(internal_error(record.request_id), scope, stamped_send)
         finally:
-            self._count(scope, record)
+            facts = _facts(scope, record)
+            self._metrics.request_ended(facts)
+            trace.end(facts)
             _write_line(scope, record)
 
-    def _count(self, scope: Scope, record: RequestRecord) -> None:
-        labels = RequestLabels(
-            endpoint=_endpoint(scope),
-            method=scope["method"],
-            model=str(record.facts.get("model", "")),
-            status=record.status,
-            stream=bool(record.facts.get("stream")),
-        )
-        error = record.facts.get("error")
-        self._metrics.request_ended(labels, error=error if isinstance(error, str) else None, reply=record.reply)
+
+def _headers(scope: Scope, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+
+
+def _method(scope: Scope) -> str:
+    """Return the method; one that nobody knows is none that anybody counts."""
+    return scope["method"] if scope["method"] in _METHODS else _OTHER_METHOD
+
+
+def _facts(scope: Scope, record: RequestRecord) -> RequestFacts:
+    error = record.facts.get("error")
+    return RequestFacts(
+        request_id=record.request_id,
+        method=_method(scope),
+        endpoint=_endpoint(scope),
+        status=record.status,
+        model=str(record.facts.get("model", "")),
+        stream=bool(record.facts.get("stream")),
+        error=str(error) if error else None,
+        reply=record.reply,
+    )
 
 
 def _endpoint(scope: Scope) -> str:
@@ -129,6 +152,7 @@ def _write_line(scope: Scope, record: RequestRecord) -> None:
     get_logger().info(
         "request",
         request_id=record.request_id,
+        trace_id=record.trace_id,
         method=scope["method"],
         path=_endpoint(scope),
         status=record.status,

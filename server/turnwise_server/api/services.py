@@ -12,6 +12,7 @@ from starlette.requests import Request
 from turnwise_server.api.lifecycle import Lifecycle
 from turnwise_server.api.metrics import Metrics
 from turnwise_server.api.served_models import ServedModels
+from turnwise_server.api.tracing import Tracer, UnwrittenTracer
 from turnwise_server.config import Settings
 
 _ID_ALPHABET = string.ascii_letters + string.digits
@@ -25,6 +26,7 @@ class Services:
     models: ServedModels
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     metrics: Metrics = field(default_factory=Metrics)
+    tracer: Tracer = field(default_factory=UnwrittenTracer)
 
 
 def services_of(request: Request) -> Services:

@@ -1,10 +1,13 @@
-"""What metrics, traces and the log want to know of a reply once it has ended. Figures only, never content."""
+"""What metrics and traces want to know of a request and its reply once they have ended. Never content, never keys."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from turnwise_server.engine.timeline import Timeline
+
+INCOMPLETE = "incomplete"
+"""The finish reason of a reply that did not come to its own end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +68,29 @@ class ReplyFacts:
     def last_token(self) -> float | None:
         """When the last token of any choice came."""
         return max((line.tokens[-1] for line in self.timelines if line.tokens), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """An answered request."""
+
+    request_id: str
+    method: str
+    endpoint: str
+    """The pattern of its route, never the address as it was sent."""
+    status: int
+    """499 when the client left."""
+    model: str = ""
+    """The served name; empty if it reached no model."""
+    stream: bool = False
+    error: str | None = None
+    """The code of the error it was answered with, if that has one."""
+    reply: ReplyFacts | None = None
+    """What became of its reply, if the engine had one to make."""
+
+    @property
+    def finish_reason(self) -> str:
+        """How its reply ended: the reason of the first choice, "incomplete", or empty if there was none."""
+        if self.reply is None:
+            return ""
+        return self.reply.finish_reasons[0] if self.reply.is_complete else INCOMPLETE
