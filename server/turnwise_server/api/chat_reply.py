@@ -66,7 +66,7 @@ class WholeReply:
             parts.finish_reason = event.finish_reason
         else:
             parts.texts.append(event.text)
-            parts.logprobs.extend(_token_logprobs(event.logprobs))
+            parts.logprobs.extend(token_logprobs(event.logprobs))
 
     def body(self, usage: Usage) -> bytes:
         """Return the JSON of the reply."""
@@ -125,7 +125,7 @@ class ChunkWriter:
     def _text(self, event: TextDelta) -> bytes:
         fields = f'"delta":{{"content":{_encode_text(event.text)}}}'
         if event.logprobs:
-            content = [item.model_dump() for item in _token_logprobs(event.logprobs)]
+            content = [item.model_dump() for item in token_logprobs(event.logprobs)]
             fields += f',"logprobs":{{"content":{encode_json(content).decode()},"refusal":null}}'
         return self._frame(event.index, fields, "null")
 
@@ -135,7 +135,8 @@ class ChunkWriter:
         )
 
 
-def _token_logprobs(tokens: Iterable[TokenText]) -> Iterable[TokenLogprob]:
+def token_logprobs(tokens: Iterable[TokenText]) -> Iterable[TokenLogprob]:
+    """Yield the wire form of the probabilities of tokens."""
     for token in tokens:
         yield TokenLogprob(
             token=token.token,
