@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     """Origins of web pages, separated by commas, that may use this server from a browser, such as https://chat.example. Default: none but this machine's own, and without CORS headers."""  # noqa: E501
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe entries to log. Each request is one JSON line on stderr at level info."""
+    otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    """Base address of an OpenTelemetry collector that takes spans by OTLP over HTTP, such as http://127.0.0.1:4318; needs the extra tracing. Default: what OTEL_EXPORTER_OTLP_ENDPOINT says, else no spans."""  # noqa: E501
 
     @property
     def served_model_name(self) -> str:
