@@ -41,11 +41,18 @@ class RequestError(TurnwiseError):
 class ContextLengthError(RequestError):
     """The prompt has `prompt_tokens` tokens (or more, if `is_lower_bound`) where the model takes `context_length`."""
 
-    def __init__(self, *, context_length: int, prompt_tokens: int, is_lower_bound: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        context_length: int,
+        prompt_tokens: int,
+        is_lower_bound: bool = False,
+        param: str = "messages",
+    ) -> None:
         super().__init__(
-            f"This model's maximum context length is {context_length} tokens. However, your messages resulted in "
-            f"{'at least ' if is_lower_bound else ''}{prompt_tokens} tokens. Please reduce the length of the messages.",
-            param="messages",
+            f"This model's maximum context length is {context_length} tokens. However, your {param} resulted in "
+            f"{'at least ' if is_lower_bound else ''}{prompt_tokens} tokens. Please reduce the length of the {param}.",
+            param=param,
             code="context_length_exceeded",
         )
         self.context_length = context_length

@@ -44,7 +44,7 @@ class Reply:
                 self.finish_reasons.append(event.finish_reason)
             yield event
         # A clean end would make half a reply look like a whole one.
-        if unfinished := self.prepared.n - len(self.finish_reasons):
+        if unfinished := self.prepared.choices - len(self.finish_reasons):
             raise RuntimeError(f"{unfinished} choices ended without a finish reason")
 
     async def whole(
@@ -86,7 +86,7 @@ class Reply:
         return ReplyFacts(
             id=self.prepared.id,
             model=self.model.name,
-            n=self.prepared.n,
+            n=self.prepared.choices,
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,

@@ -42,7 +42,17 @@ class Detokenizer(Generic[T]):
     @property
     def stopped(self) -> bool:
         """Whether a stop string has been found."""
+        return self._matcher.matched is not None
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that has been found."""
         return self._matcher.matched
+
+    @property
+    def decoded_characters(self) -> int:
+        """How many characters the tokens so far have completed, shown or held back."""
+        return self._decoded
 
     def feed(self, token_id: int, note: T | None = None) -> Piece[T]:
         """Take one token and return what may be shown now."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,15 +15,19 @@ from transformers import PreTrainedTokenizerFast
 
 from turnwise_server.chat import context
 from turnwise_server.chat.checkpoint_files import GenerationDefaults, load_generation_defaults, load_tokenizer
-from turnwise_server.chat.messages import Conversation, Message, normalise
-from turnwise_server.chat.template import ChatTemplate
-from turnwise_server.chat.token_text import longest_token_bytes, token_bytes
+from turnwise_server.chat.messages import ClientMessage, Conversation, Message, normalise
+from turnwise_server.chat.plain_text import PlainText
+from turnwise_server.chat.template import ChatTemplate, PromptEnd
+from turnwise_server.chat.token_text import token_bytes
 from turnwise_server.chat.turn import PreparedTurn, Turn, TurnRequest, seed_of_choice
 from turnwise_server.engine.base import Engine, EngineInfo, Generation, GenerationRequest, SamplingParams
-from turnwise_server.errors import RequestError
+from turnwise_server.errors import ContextLengthError, RequestError
 
 MAX_DEFAULT_TOKENS = 1024
 """A reply's length where the client names none; never endless, and always said as `length` when it cuts."""
+
+MAX_COUNTED_CONTEXTS = 8
+"""Messages are counted up to this many times the context: enough to say by how much they are too long."""
 
 _TURN_OVERHEAD = 8
 """About how many tokens a template writes around a turn; only steers how much truncation drops at once."""
@@ -53,8 +58,7 @@ class ChatModel:
         # Encoding with and without control tokens is a mode of the tokenizer, so two threads must not share a moment.
         self._tokenizer_lock = threading.Lock()
         self._content_tokens = lru_cache(maxsize=4096)(self._count_tokens)
-        self._longest_token = longest_token_bytes(tokenizer)
-        self._counts = context.TokenCounts(self._template.render, self._turn_tokens, self._least_tokens)
+        self.plain_text = PlainText(tokenizer, vocab_size=info.vocab_size)
         self.context_length = info.context_length
         self.vocab_size = info.vocab_size
         self.default_max_tokens = min(MAX_DEFAULT_TOKENS, info.context_length)
@@ -82,20 +86,51 @@ class ChatModel:
         """
         self._check_logit_bias(request)
         wanted = self.default_max_tokens if request.max_tokens is None else request.max_tokens
-        conversation = normalise(request.messages, keep_names=self._template.traits.writes_names)
+        conversation = self._normalise(request.messages, request.end)
+        counts = context.TokenCounts(
+            partial(self._template.render, end=request.end), self._turn_tokens, self._least_tokens
+        )
         with self._tokenizer_lock:
             window = context.Window(self.context_length, wanted)
-            fit = context.fit(conversation, window, self._counts, truncate=request.truncation == "auto")
-        room = self.context_length - len(fit.prompt_ids)
-        return PreparedTurn(
-            id=request.id,
-            tenant=request.tenant,
-            prompt_ids=fit.prompt_ids,
-            sampling=self._sampling(request, max_tokens=min(wanted, room)),
-            n=request.n,
-            stop=request.stop,
-            dropped_messages=fit.dropped_messages,
-        )
+            fit = context.fit(conversation, window, counts, truncate=request.truncation == "auto")
+        return self._prepared(request, (fit.prompt_ids,), fit.dropped_messages)
+
+    def prepare_text(self, request: TurnRequest, prompts: Sequence[str | Sequence[int]]) -> PreparedTurn:
+        """Tokenise prompts that go to the model as they are, without messages and template; see `prepare`.
+
+        Raises:
+            RequestError: the prompts or parameters cannot be served.
+            ContextLengthError: a prompt does not fit. Nothing is left out of prompts.
+        """
+        self._check_logit_bias(request)
+        ids = [self.plain_text.prompt(prompt, context_length=self.context_length) for prompt in prompts]
+        return self._prepared(request, tuple(ids))
+
+    def render(self, messages: Sequence[ClientMessage], end: PromptEnd) -> tuple[int, ...]:
+        """Return the token ids of messages in the template, however long they are. Safe to call from any thread.
+
+        Raises:
+            RequestError: the messages cannot be rendered.
+            ContextLengthError: they are so long that counting their tokens would be a waste.
+        """
+        conversation = self._normalise(messages, end)
+        least = self._least_tokens(conversation)
+        if least > MAX_COUNTED_CONTEXTS * self.context_length:
+            raise ContextLengthError(
+                context_length=self.context_length, prompt_tokens=least, is_lower_bound=True
+            )
+        with self._tokenizer_lock:
+            return self._template.render(conversation, end)
+
+    def render_text(self, messages: Sequence[ClientMessage], end: PromptEnd) -> str:
+        """Return messages as the template writes them. Control tokens in the messages look like the template's own.
+
+        Raises:
+            RequestError: the messages cannot be rendered.
+        """
+        conversation = self._normalise(messages, end)
+        with self._tokenizer_lock:
+            return self._template.render_text(conversation, end)
 
     def start(self, prepared: PreparedTurn) -> Turn:
         """Queue every choice in the engine and return the reply to be.
@@ -106,7 +141,7 @@ class ChatModel:
         """
         generations: list[Generation] = []
         with ExitStack() as undo:
-            for index in range(prepared.n):
+            for index in range(prepared.choices):
                 generation = self._engine.submit(self._choice_request(prepared, index))
                 undo.callback(generation.cancel)
                 generations.append(generation)
@@ -119,8 +154,38 @@ class ChatModel:
         )
 
     def _choice_request(self, prepared: PreparedTurn, index: int) -> GenerationRequest:
-        sampling = replace(prepared.sampling, seed=seed_of_choice(prepared.sampling.seed, index))
-        return GenerationRequest(f"{prepared.id}-{index}", prepared.prompt_ids, sampling, prepared.tenant)
+        prompt_ids = prepared.prompts[index // prepared.n]
+        sampling = replace(
+            prepared.sampling,
+            # As if its prompt had been sent alone.
+            seed=seed_of_choice(prepared.sampling.seed, index % prepared.n),
+            max_tokens=min(prepared.max_tokens, self.context_length - len(prompt_ids)),
+        )
+        return GenerationRequest(f"{prepared.id}-{index}", prompt_ids, sampling, prepared.tenant)
+
+    def _normalise(self, messages: Sequence[ClientMessage], end: PromptEnd) -> Conversation:
+        if end is PromptEnd.OPEN and messages and messages[-1].role != "assistant":
+            raise RequestError(
+                "Only a message of the assistant can be continued, and the last message is none.",
+                param=f"messages[{len(messages) - 1}].role",
+                code="invalid_value",
+            )
+        return normalise(messages, keep_names=self._template.traits.writes_names)
+
+    def _prepared(
+        self, request: TurnRequest, prompts: tuple[tuple[int, ...], ...], dropped_messages: int = 0
+    ) -> PreparedTurn:
+        wanted = self.default_max_tokens if request.max_tokens is None else request.max_tokens
+        room = self.context_length - min(map(len, prompts))
+        return PreparedTurn(
+            id=request.id,
+            tenant=request.tenant,
+            prompts=prompts,
+            sampling=self._sampling(request, max_tokens=min(wanted, room)),
+            n=request.n,
+            stop=request.stop,
+            dropped_messages=dropped_messages,
+        )
 
     def _sampling(self, request: TurnRequest, *, max_tokens: int) -> SamplingParams:
         defaults = self._defaults
@@ -154,13 +219,11 @@ class ChatModel:
 
     def _least_tokens(self, conversation: Conversation) -> int:
         """What no tokenisation can fall below, at a fraction of its cost: megabytes are refused in milliseconds."""
-        if self._longest_token is None:
-            return 0
         texts = (conversation.system or "", *(turn.content for turn in conversation.turns))
-        return sum(-(-len(text.strip().encode()) // self._longest_token) for text in texts)
+        return self.plain_text.at_least(*texts)
 
     def _count_tokens(self, text: str) -> int:
-        return len(self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+        return len(self.plain_text.encode(text))
 
 
 Number = TypeVar("Number", int, float)

@@ -15,24 +15,31 @@ class StopStringMatcher:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
-        self.matched = False
+        self.matched: str | None = None
+        """The stop string that was found."""
 
     def feed(self, text: str) -> str:
         """Take more text and return what may be shown now. After a match nothing more comes out."""
-        if self.matched:
+        if self.matched is not None:
             return ""
         if not self._stops:
             return text
         self._held += text
         ends = [(start + len(stop), start) for stop in self._stops if (start := self._held.find(stop)) >= 0]
         if ends:
-            self.matched = True
-            released, self._held = self._held[: min(ends)[1]], ""
+            end, start = min(ends)
+            self.matched = self._held[start:end]
+            released, self._held = self._held[:start], ""
             return released
-        hold = max(_overlap(self._held, stop) for stop in self._stops)
+        hold = max(overlap(self._held, stop) for stop in self._stops)
         cut = len(self._held) - hold
         released, self._held = self._held[:cut], self._held[cut:]
         return released
+
+    @property
+    def held(self) -> int:
+        """How many characters are held back."""
+        return len(self._held)
 
     def flush(self) -> str:
         """Return what was held back, now that no more text will come."""
@@ -40,8 +47,8 @@ class StopStringMatcher:
         return released
 
 
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest suffix of `text` that `stop` begins with."""
+def overlap(text: str, stop: str) -> int:
+    """Return the length of the longest suffix of `text` that `stop` begins with, but is not yet complete."""
     for length in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:length]):
             return length

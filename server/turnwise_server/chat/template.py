@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from jinja2 import TemplateError
@@ -18,6 +19,17 @@ from turnwise_server.errors import CheckpointError, RequestError
 
 _SENTINEL = "zq7f3x"
 _NAME_USE = re.compile(r"""message(\.name\b|\[\s*['"]name['"]\s*\])""")
+
+
+class PromptEnd(Enum):
+    """Where a rendered conversation ends."""
+
+    REPLY = "reply"
+    """Where the assistant's reply begins."""
+    CLOSED = "closed"
+    """After its last turn."""
+    OPEN = "open"
+    """Inside its last turn, which is the assistant's and goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +57,36 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self.traits = self._probe(source)
 
-    def render(self, conversation: Conversation) -> tuple[int, ...]:
-        """Return the prompt's token ids, ending where the assistant's reply begins.
+    def render(self, conversation: Conversation, end: PromptEnd = PromptEnd.REPLY) -> tuple[int, ...]:
+        """Return the prompt's token ids.
 
         Raises:
             RequestError: the template refuses this conversation.
         """
+        return tuple(self._apply(conversation, end, tokenize=True, sanitize_control_tokens=True))
+
+    def render_text(self, conversation: Conversation, end: PromptEnd = PromptEnd.REPLY) -> str:
+        """Return the prompt as text, where people's control tokens cannot be told from the template's.
+
+        Raises:
+            RequestError: the template refuses this conversation.
+        """
+        return str(self._apply(conversation, end, tokenize=False))
+
+    def _apply(self, conversation: Conversation, end: PromptEnd, **options: bool) -> Any:
+        messages = self._messages(conversation)
+        if end is PromptEnd.OPEN and not messages[-1]["content"].strip():
+            # Nothing to go on from: white space at the end is what templates trim.
+            messages, end = messages[:-1], PromptEnd.REPLY
         try:
-            return self._encode(self._messages(conversation))
-        except TemplateError as error:
+            return self._tokenizer.apply_chat_template(
+                messages,
+                add_generation_prompt=end is PromptEnd.REPLY,
+                continue_final_message=end is PromptEnd.OPEN,
+                return_dict=False,
+                **options,
+            )
+        except (TemplateError, ValueError) as error:
             raise RequestError(
                 f"The model's chat template cannot render these messages: {error}",
                 param="messages",
@@ -92,16 +125,6 @@ class ChatTemplate:
             messages[0] = messages[0] | {"content": "\n\n".join(part for part in parts if part)}
             return messages
         return [{"role": "system", "content": conversation.system}, *messages]
-
-    def _encode(self, messages: list[dict[str, str]]) -> tuple[int, ...]:
-        ids: Any = self._tokenizer.apply_chat_template(
-            messages,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,
-            sanitize_control_tokens=True,
-        )
-        return tuple(ids)
 
     def _probe(self, source: str) -> TemplateTraits:
         user, assistant, system = (

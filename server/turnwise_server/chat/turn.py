@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tokenizers import Tokenizer
 
 from turnwise_server.chat.detokenizer import Detokenizer, Piece
 from turnwise_server.chat.messages import ClientMessage
+from turnwise_server.chat.template import PromptEnd
 from turnwise_server.chat.token_text import TokenBytes
-from turnwise_server.engine.base import Generation, SamplingParams, TokenEvent, TokenLogprobs
+from turnwise_server.engine.base import Generation, SamplingParams, TokenEvent
 from turnwise_server.engine.timeline import Timeline
 
 Truncation = Literal["auto", "disabled"]
@@ -31,7 +32,9 @@ class TurnRequest:
     """What a client asks for, already validated. None means the checkpoint's recommendation."""
 
     id: str
-    messages: tuple[ClientMessage, ...]
+    messages: tuple[ClientMessage, ...] = ()
+    end: PromptEnd = PromptEnd.REPLY
+    """OPEN continues the last message, which must be the assistant's."""
     tenant: str = ""
     n: int = 1
     max_tokens: int | None = None
@@ -55,16 +58,24 @@ class PreparedTurn:
 
     id: str
     tenant: str
-    prompt_ids: tuple[int, ...]
+    prompts: tuple[tuple[int, ...], ...]
+    """Token ids: one prompt for a conversation, one or more where the client wrote them."""
     sampling: SamplingParams
     n: int
+    """Choices of each prompt; those of the first prompt come first."""
     stop: tuple[str, ...]
-    dropped_messages: int
+    dropped_messages: int = 0
     """How many of the client's messages were left out to make the rest fit."""
 
     @property
+    def choices(self) -> int:
+        """How many choices the reply has."""
+        return self.n * len(self.prompts)
+
+    @property
     def prompt_tokens(self) -> int:
-        return len(self.prompt_ids)
+        """Tokens of the prompts, each counted once."""
+        return sum(map(len, self.prompts))
 
     @property
     def max_tokens(self) -> int:
@@ -79,6 +90,8 @@ class TokenText:
     logprob: float
     bytes: tuple[int, ...]
     top: tuple[TokenText, ...] = ()
+    offset: int = 0
+    """Where its text begins, or the character that it is a part of: characters from the start of the choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,8 @@ class ChoiceFinished:
 
     index: int
     finish_reason: Literal["stop", "length"]
+    stop_string: str | None = None
+    """Which of the client's stop strings ended it, if one did."""
 
 
 TurnEvent = TextDelta | ChoiceFinished
@@ -187,31 +202,33 @@ class Turn:
             self.completion_tokens += 1
             is_stop_token = event.finish_reason == "stop"
             if not is_stop_token:
-                piece = detokenizer.feed(event.token_id, self._note(event))
+                piece = detokenizer.feed(
+                    event.token_id, self._note(event, offset=detokenizer.decoded_characters)
+                )
                 if piece.text or piece.notes:
                     yield self._delta(index, piece)
             if detokenizer.stopped:
                 generation.cancel()
-                yield ChoiceFinished(index, "stop")
+                yield ChoiceFinished(index, "stop", detokenizer.stop_string)
                 return
             if event.finish_reason is not None:
                 piece = detokenizer.finish()
                 if piece.text or piece.notes:
                     yield self._delta(index, piece)
-                yield ChoiceFinished(index, "stop" if detokenizer.stopped else event.finish_reason.value)
+                stop_string = detokenizer.stop_string
+                yield ChoiceFinished(index, "stop" if stop_string else event.finish_reason.value, stop_string)
                 return
 
     @staticmethod
     def _delta(index: int, piece: Piece[TokenText]) -> TextDelta:
         return TextDelta(index, piece.text, piece.notes)
 
-    def _note(self, event: TokenEvent) -> TokenText | None:
-        return None if event.logprobs is None else self._token_text(event.token_id, event.logprobs)
+    def _note(self, event: TokenEvent, *, offset: int) -> TokenText | None:
+        if event.logprobs is None:
+            return None
+        top = tuple(self._token_text(alternative, logprob) for alternative, logprob in event.logprobs.top)
+        return replace(self._token_text(event.token_id, event.logprobs.logprob), top=top, offset=offset)
 
-    def _token_text(self, token_id: int, logprobs: TokenLogprobs) -> TokenText:
-        top = tuple(self._single(alternative, logprob) for alternative, logprob in logprobs.top)
-        return self._single(token_id, logprobs.logprob, top)
-
-    def _single(self, token_id: int, logprob: float, top: tuple[TokenText, ...] = ()) -> TokenText:
+    def _token_text(self, token_id: int, logprob: float) -> TokenText:
         data = self._token_bytes(token_id)
-        return TokenText(data.decode(errors="replace"), logprob, tuple(data), top)
+        return TokenText(data.decode(errors="replace"), logprob, tuple(data))

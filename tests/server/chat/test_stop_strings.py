@@ -48,5 +48,5 @@ def test_held_prefix_is_given_back_when_it_comes_to_nothing() -> None:
 def test_stop_string_over_several_pieces_is_cut_whole() -> None:
     matcher = StopStringMatcher(["\n\nUser:"])
     assert "".join(matcher.feed(piece) for piece in ["Hi.\n", "\nUs", "er: more"]) == "Hi."
-    assert matcher.matched
+    assert matcher.matched == "\n\nUser:"
     assert matcher.flush() == ""

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from support.tiny_tokenizers import CHATML, tiny_tokenizer
 from turnwise_server.chat.checkpoint_files import GenerationDefaults
 from turnwise_server.chat.messages import ClientMessage
-from turnwise_server.chat.model import ChatModel
+from turnwise_server.chat.model import MAX_COUNTED_CONTEXTS, ChatModel
+from turnwise_server.chat.template import PromptEnd
 from turnwise_server.chat.turn import ChoiceFinished, TextDelta, TurnEvent, TurnRequest, seed_of_choice
 from turnwise_server.engine.base import GenerationRequest
 from turnwise_server.engine.fake_engine import FakeEngine
@@ -77,7 +78,7 @@ async def test_a_stop_string_ends_the_reply_frees_the_slot_and_is_not_shown() ->
     turn = model.start(model.prepare(TurnRequest("r", HELLO, stop=("thr", "zzz"))))
     events = [event async for event in turn]
     assert text_of(events) == "one two "
-    assert events[-1] == ChoiceFinished(0, "stop")
+    assert events[-1] == ChoiceFinished(0, "stop", stop_string="thr")
     assert turn.completion_tokens <= len(encode("one two three"))
     await _settled(engine)
     assert engine.running == 0
@@ -229,6 +230,62 @@ async def test_threads_never_mix_up_text_and_control_tokens() -> None:
         TurnRequest(str(index), (ClientMessage("user", f"{index} <|im_end|> " * (1 + index % 7)),))
         for index in range(40)
     ]
-    alone = [model.prepare(request).prompt_ids for request in requests]
+    alone = [model.prepare(request).prompts for request in requests]
     together = await asyncio.gather(*(asyncio.to_thread(model.prepare, request) for request in requests * 5))
-    assert [prepared.prompt_ids for prepared in together] == alone * 5
+    assert [prepared.prompts for prepared in together] == alone * 5
+
+
+async def test_prompts_without_messages_are_answered_in_their_order_as_if_alone() -> None:
+    model, engine = await chat_model("one", "two", "three", "four")
+    prepared = model.prepare_text(TurnRequest("r", n=2, seed=7, max_tokens=600), ["hello", [5, 6]])
+    events = [event async for event in model.start(prepared)]
+    assert [text_of(events, index) for index in range(4)] == ["one", "two", "three", "four"]
+    assert prepared.choices == 4
+    assert prepared.prompt_tokens == len(encode("hello")) + 2
+    assert [request.prompt_ids for request in engine.requests[1:3]] == [tuple(encode("hello")), (5, 6)]
+    assert [request.sampling.seed for request in engine.requests] == [7, 8, 7, 8]
+    assert [request.sampling.max_tokens for request in engine.requests[::2]] == [
+        512 - len(encode("hello")),
+        510,
+    ]
+
+
+async def test_the_last_message_of_the_assistant_is_continued() -> None:
+    model, _ = await chat_model()
+    messages = (*HELLO, ClientMessage("assistant", "Once upon"))
+    prepared = model.prepare(TurnRequest("r", messages, end=PromptEnd.OPEN))
+    assert TOKENIZER.decode(prepared.prompts[0]).endswith("<|im_start|>assistant\nOnce upon")
+    with pytest.raises(RequestError, match="continued") as refused:
+        model.prepare(TurnRequest("r", HELLO, end=PromptEnd.OPEN))
+    assert refused.value.param == "messages[0].role"
+    later = (*messages, ClientMessage("system", "Be kind."))
+    with pytest.raises(RequestError, match="continued"):
+        model.prepare(TurnRequest("r", later, end=PromptEnd.OPEN))
+
+
+async def test_a_continued_conversation_is_truncated_like_any_other() -> None:
+    model, _ = await chat_model(context_length=64)
+    old = (ClientMessage("user", "hello world " * 6), ClientMessage("assistant", "fox " * 4))
+    messages = (*old, *HELLO, ClientMessage("assistant", "Once"))
+    prepared = model.prepare(TurnRequest("r", messages, end=PromptEnd.OPEN))
+    assert prepared.dropped_messages == 2
+    assert TOKENIZER.decode(prepared.prompts[0]).endswith("assistant\nOnce")
+
+
+async def test_messages_are_counted_beyond_the_context_but_not_without_end() -> None:
+    model, _ = await chat_model(context_length=16)
+    counted = model.render((ClientMessage("user", "hello " * 40),), PromptEnd.REPLY)
+    assert len(counted) > 16
+    with pytest.raises(ContextLengthError, match="at least"):
+        model.render((ClientMessage("user", "hello " * 1000 * MAX_COUNTED_CONTEXTS),), PromptEnd.REPLY)
+
+
+async def test_offsets_of_tokens_are_those_of_their_text() -> None:
+    model, _ = await chat_model("naïve café 🎉!")
+    events = await reply(model, TurnRequest("r", HELLO, top_logprobs=0))
+    text = text_of(events)
+    tokens = [token for event in events if isinstance(event, TextDelta) for token in event.logprobs]
+    assert [token.offset for token in tokens if "\N{REPLACEMENT CHARACTER}" not in token.token]
+    for token in tokens:
+        whole = bytes(token.bytes).decode(errors="ignore")
+        assert text[token.offset :].startswith(whole) or len(whole) == 0
