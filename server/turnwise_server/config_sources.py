@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def _from_file(file: Path) -> dict[str, Given]:
     entries = read_config_file(file)
     for key, entry in entries.items():
         if key not in Settings.model_fields:
-            raise _unknown(f"{key} ({entry.place})", key, Settings.model_fields)
+            raise _unknown(f"{key} ({entry.place})", _nearest(key))
     return entries
 
 
@@ -99,12 +99,13 @@ def _from_environment() -> dict[str, Given]:
 
 
 def _refuse_unknown_variables() -> None:
-    settings = {variable_name(field) for field in Settings.model_fields} | SECRET_FILE_VARIABLES.keys()
-    known = settings | CLIENT_VARIABLES | {CONFIG_VARIABLE}
+    known = {variable_name(field) for field in Settings.model_fields}
+    known |= SECRET_FILE_VARIABLES.keys() | CLIENT_VARIABLES | {CONFIG_VARIABLE}
     for name, value in os.environ.items():
         is_ours = name.upper().startswith(ENV_PREFIX) and value != ""
         if is_ours and name.upper() not in known and not _SERVICE_LINK.match(f"{name}={value}"):
-            raise _unknown(name, name.upper(), settings | {CONFIG_VARIABLE})
+            nearest = _nearest(name[len(ENV_PREFIX) :].lower())
+            raise _unknown(name, nearest and variable_name(nearest))
 
 
 def _read_secret(variable: str, file: Path) -> str:
@@ -118,10 +119,13 @@ def _read_secret(variable: str, file: Path) -> str:
     return secret
 
 
-def _unknown(shown: str, name: str, known: Collection[str]) -> ConfigurationError:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    remedy = f"did you mean {nearest[0]}?" if nearest else "`turnwise-server --help` lists them all"
-    return ConfigurationError(f"there is no setting {shown}: {remedy}")
+def _nearest(key: str) -> str | None:
+    return next(iter(difflib.get_close_matches(key, Settings.model_fields, n=1)), None)
+
+
+def _unknown(name: str, nearest: str | None) -> ConfigurationError:
+    remedy = f"did you mean {nearest}?" if nearest else "`turnwise-server --help` lists them all"
+    return ConfigurationError(f"there is no setting {name}: {remedy}")
 
 
 def _explain(error: ValidationError, given: Mapping[str, Given]) -> str:

@@ -42,7 +42,7 @@ def load_engine(options: EngineOptions) -> tuple[EngineCore, EngineInfo]:
     dtype = choose_dtype(options.dtype, device)
     dtype_name = str(dtype).removeprefix("torch.")
     checkpoint = open_checkpoint(options.model)
-    context_length = _context_length(checkpoint, options.context_length)
+    context_length = choose_context_length(checkpoint, options.context_length)
     with ThreadPoolExecutor(1) as hashing:
         digest = hashing.submit(fingerprint, checkpoint, dtype_name)
         forward = load_forward(checkpoint, device, dtype, context_length)
@@ -152,7 +152,12 @@ def _takes_sdpa(model_type: str) -> bool:
     return bool(architecture._supports_sdpa)  # noqa: SLF001
 
 
-def _context_length(checkpoint: Checkpoint, wanted: int | None) -> int:
+def choose_context_length(checkpoint: Checkpoint, wanted: int | None) -> int:
+    """Return the longest prompt plus reply, in tokens: as wanted, else what the model was made for.
+
+    Raises:
+        ConfigurationError: more is wanted than the model was made for.
+    """
     most = checkpoint.context_length
     if wanted is None:
         return most or _DEFAULT_CONTEXT
