@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, Tag
 
+from turnwise_server.api.sampling_request import Count, Label, SamplingRequest, Unsupported
 from turnwise_server.api.validation import (
-    Decimal,
     Metadata,
     NoNul,
     RequestModel,
@@ -23,21 +23,7 @@ from turnwise_server.chat.messages import ClientMessage, ContentPart
 from turnwise_server.chat.turn import TurnRequest
 from turnwise_server.errors import RequestError
 
-MAX_CHOICES = 8
 MAX_PARTS = 2048
-MAX_BIASES = 1024
-MAX_STOP_CHARACTERS = 1024
-MAX_TOKENS = 2**31 - 1
-MAX_SEED = 2**63 - 1
-
-_TOKEN_ID = re.compile(r"[0-9]{1,9}")
-
-
-def _no_such_feature(value: object) -> object:
-    """Refuse what would change the reply if we could do it; an empty value asks for nothing."""
-    if value in (None, False, [], {}, "none", "auto"):
-        return value
-    raise fault("unsupported_parameter", "Unsupported parameter: '{param}' is not supported with this model.")
 
 
 def _text_format(value: Mapping[str, object]) -> Mapping[str, object]:
@@ -52,20 +38,6 @@ def _text_only(value: list[str]) -> list[str]:
     if set(value) <= {"text"}:
         return value
     raise fault("unsupported_value", "Unsupported value: '{param}' supports only 'text' with this model.")
-
-
-def _token_ids(value: dict[str, float]) -> dict[str, float]:
-    if all(_TOKEN_ID.fullmatch(key) for key in value):
-        return value
-    raise fault("invalid_value", "Invalid key in '{param}': every key must be a token id, such as \"42\".")
-
-
-Unsupported = Annotated[object, AfterValidator(_no_such_feature)]
-Count = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
-Penalty = Annotated[Decimal, Field(ge=-2, le=2)]
-Label = Annotated[str, Field(max_length=512)]
-StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS), NoNul]
-StopStrings = Annotated[list[StopString], Field(max_length=4, fail_fast=True)]
 
 
 class RequestPart(RequestModel):
@@ -96,50 +68,15 @@ class RequestMessage(RequestModel):
     function_call: Unsupported = None
 
 
-class StreamOptions(RequestModel):
-    """What a stream carries besides text."""
+class ChatCompletionRequest(SamplingRequest):
+    """OpenAI's parameters, and a few of other servers."""
 
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None
-
-
-class ChatCompletionRequest(RequestModel):
-    """OpenAI's parameters, and the sampling extensions of other servers."""
-
-    model: Annotated[str, Field(min_length=1)]
     messages: Annotated[list[RequestMessage], Field(min_length=1, fail_fast=True)]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
-    stop: (
-        Annotated[
-            Annotated[StopString, Tag("string")] | Annotated[StopStrings, Tag("array")],
-            string_or_array("strings"),
-        ]
-        | None
-    ) = None
-    temperature: Annotated[Decimal, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[Decimal, Field(ge=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    logit_bias: (
-        Annotated[
-            dict[str, Annotated[Decimal, Field(ge=-100, le=100)]],
-            Field(max_length=MAX_BIASES),
-            AfterValidator(_token_ids),
-        ]
-        | None
-    ) = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
     truncation: Literal["auto", "disabled"] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=MAX_TOKENS)] | None = None
-    min_p: Annotated[Decimal, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[Decimal, Field(gt=0, le=10)] | None = None
 
     response_format: Annotated[dict[str, object], AfterValidator(_text_format)] | None = None
     modalities: Annotated[list[str], AfterValidator(_text_only)] | None = None
@@ -153,7 +90,6 @@ class ChatCompletionRequest(RequestModel):
     chat_template: Unsupported = None
     continue_final_message: Unsupported = None
 
-    user: Label | None = None
     safety_identifier: Label | None = None
     prompt_cache_key: Label | None = None
     prompt_cache_options: dict[str, object] | None = None
@@ -164,11 +100,6 @@ class ChatCompletionRequest(RequestModel):
     parallel_tool_calls: bool | None = None
     store: bool | None = None
     metadata: Metadata | None = None
-
-    @property
-    def includes_usage(self) -> bool:
-        """Whether a stream ends with a usage chunk."""
-        return bool(self.stream_options and self.stream_options.include_usage)
 
 
 def parse_chat_request(body: Mapping[str, object], *, max_messages: int) -> ChatCompletionRequest:
@@ -208,36 +139,18 @@ def turn_request(
     Raises:
         RequestError: a message is incomplete.
     """
-    stop = request.stop or []
-    return TurnRequest(
-        id=id,
+    return replace(
+        request.sampling_turn(id=id, tenant=tenant),
         messages=tuple(_client_message(message, index) for index, message in enumerate(request.messages)),
-        tenant=tenant,
-        n=request.n or 1,
         max_tokens=request.max_completion_tokens or request.max_tokens or default_max_tokens,
-        stop=(stop,) if isinstance(stop, str) else tuple(stop),
         truncation=request.truncation or default_truncation,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        top_k=None if request.top_k is None else max(request.top_k, 0),
-        min_p=request.min_p or 0.0,
-        seed=request.seed,
-        presence_penalty=request.presence_penalty or 0.0,
-        frequency_penalty=request.frequency_penalty or 0.0,
-        repetition_penalty=request.repetition_penalty,
-        logit_bias={int(token_id): bias for token_id, bias in (request.logit_bias or {}).items()},
         top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
     )
 
 
 def _check_together(request: ChatCompletionRequest) -> None:
     """Refuse parameters that are right alone and wrong together."""
-    if request.stream_options is not None and not request.stream:
-        raise RequestError(
-            "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
-            param="stream_options",
-            code="invalid_value",
-        )
+    request.check_stream_options()
     if request.top_logprobs is not None and not request.logprobs:
         raise RequestError(
             "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.",
