@@ -11,18 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from turnwise_server.errors import StoreError
 from turnwise_server.store.migrate import alone_in, make_file, migrate
-
-DEADLOCK = "40P01"
-"""PostgreSQL's code for a transaction that it ended so that another can go on; it may be tried again."""
-
-ATTEMPTS = 3
 
 Result = TypeVar("Result")
 
@@ -84,14 +79,14 @@ class Database:
             self._is_open = True
 
     def _run(self, engine: Engine, work: Callable[[Session], Result]) -> Result:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                with Session(engine, expire_on_commit=False) as session, session.begin():
-                    return work(session)
-            except DBAPIError as error:
-                if attempt == ATTEMPTS or getattr(error.orig, "sqlstate", None) != DEADLOCK:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
+        with Session(engine, expire_on_commit=False) as session, session.begin():
+            return work(session)
+
+
+def take_turns(session: Session, name: str) -> None:
+    """Wait for every other transaction that took turns under this name. SQLite's writes always do."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
 
 def _begin(session: Session) -> None:

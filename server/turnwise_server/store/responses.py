@@ -1,7 +1,8 @@
 """Responses and their conversations in a database, kept for ever or, in memory, for a time and up to a size.
 
 A row holds what its response added to the conversation and points to its parent, so a conversation is one recursive
-query. Deleting a row hands its messages down to the rows that continue it: a conversation never has a hole.
+query. Deleting a row hands its messages down to the rows that continue it: a conversation never has a hole. As that
+changes rows along a chain, the writes of one owner take turns; row locks taken from both ends would meet in a deadlock.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from turnwise_server.store.base import StoredResponse
-from turnwise_server.store.database import Database
+from turnwise_server.store.database import Database, take_turns
 from turnwise_server.store.tables import ResponseRow
 
 EXPIRED_AT_ONCE = 100
@@ -49,7 +50,8 @@ class SqlResponseStore:
         """Keep a response and the messages it added to its conversation."""
 
         def insert(session: Session) -> None:
-            parent = None if previous_id is None else _number(session, owner, previous_id)
+            take_turns(session, owner)
+            parent = None if previous_id is None else session.scalar(_number(owner, previous_id))
             added = "\n".join(messages if parent is not None else [*history, *messages])
             row = ResponseRow(
                 parent=parent,
@@ -72,7 +74,8 @@ class SqlResponseStore:
         """Replace the body of a response, add messages to its conversation, and say whether there is one."""
 
         def write(session: Session) -> bool:
-            row = session.scalar(select(ResponseRow).where(*_is(owner, response_id)).with_for_update())
+            take_turns(session, owner)
+            row = session.scalar(select(ResponseRow).where(*_is(owner, response_id)))
             if row is None:
                 return False
             row.body = body
@@ -107,7 +110,8 @@ class SqlResponseStore:
         """Delete a response and say whether there was one."""
 
         def write(session: Session) -> bool:
-            row = session.scalar(select(ResponseRow).where(*_is(owner, response_id)).with_for_update())
+            take_turns(session, owner)
+            row = session.scalar(select(ResponseRow).where(*_is(owner, response_id)))
             if row is None:
                 return False
             _remove(session, row)
@@ -121,17 +125,13 @@ def _is(owner: str, response_id: str) -> tuple[ColumnElement[bool], ...]:
     return ResponseRow.owner == owner, ResponseRow.id == response_id, is_alive
 
 
-def _number(session: Session, owner: str, response_id: str) -> int | None:
-    """Return the row number of a response and hold the row, so that nobody deletes it before it is a parent."""
-    wanted = select(ResponseRow.number).where(*_is(owner, response_id))
-    return session.scalar(wanted.with_for_update(read=True, key_share=True))
+def _number(owner: str, response_id: str) -> Select[int]:
+    return select(ResponseRow.number).where(*_is(owner, response_id))
 
 
 def _remove(session: Session, row: ResponseRow) -> int:
     """Delete a row, hand its messages down to its children, and return how many bytes that freed."""
-    children = session.scalars(
-        select(ResponseRow).where(ResponseRow.parent == row.number).with_for_update()
-    ).all()
+    children = session.scalars(select(ResponseRow).where(ResponseRow.parent == row.number)).all()
     freed = row.size
     for child in children:
         before = child.size

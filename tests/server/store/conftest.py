@@ -1,0 +1,35 @@
+"""Both databases: every test that takes `database_url` or `database` runs on SQLite and on PostgreSQL."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.postgres_server import MIN_VERSION, PostgresServer, postgres_programs, postgres_server
+from turnwise_server.store.connect import open_database
+from turnwise_server.store.database import Database
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip(f"needs PostgreSQL {MIN_VERSION} or newer: apt-get install postgresql")
+    with postgres_server(programs) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database that is empty or not there yet."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store/test.db"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_database()
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = open_database(database_url)
+    yield opened
+    opened.close()
