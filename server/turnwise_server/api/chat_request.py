@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, Tag
 
+from turnwise_server.api.prompt_end import prompt_end
 from turnwise_server.api.sampling_request import Count, Label, SamplingRequest, Unsupported
 from turnwise_server.api.validation import (
     Metadata,
@@ -20,6 +21,7 @@ from turnwise_server.api.validation import (
     validate,
 )
 from turnwise_server.chat.messages import ClientMessage, ContentPart
+from turnwise_server.chat.template import PromptEnd
 from turnwise_server.chat.turn import TurnRequest
 from turnwise_server.errors import RequestError
 
@@ -77,6 +79,8 @@ class ChatCompletionRequest(SamplingRequest):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
     truncation: Literal["auto", "disabled"] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
     response_format: Annotated[dict[str, object], AfterValidator(_text_format)] | None = None
     modalities: Annotated[list[str], AfterValidator(_text_only)] | None = None
@@ -88,7 +92,6 @@ class ChatCompletionRequest(SamplingRequest):
     web_search_options: Unsupported = None
     moderation: Unsupported = None
     chat_template: Unsupported = None
-    continue_final_message: Unsupported = None
 
     safety_identifier: Label | None = None
     prompt_cache_key: Label | None = None
@@ -141,7 +144,8 @@ def turn_request(
     """
     return replace(
         request.sampling_turn(id=id, tenant=tenant),
-        messages=tuple(_client_message(message, index) for index, message in enumerate(request.messages)),
+        messages=client_messages(request.messages),
+        end=_prompt_end(request),
         max_tokens=request.max_completion_tokens or request.max_tokens or default_max_tokens,
         truncation=request.truncation or default_truncation,
         top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
@@ -164,6 +168,29 @@ def _check_together(request: ChatCompletionRequest) -> None:
             param="max_completion_tokens",
             code="invalid_value",
         )
+
+
+def client_messages(messages: Sequence[RequestMessage]) -> tuple[ClientMessage, ...]:
+    """Return messages as the chat layer knows them.
+
+    Raises:
+        RequestError: a message is incomplete.
+    """
+    return tuple(_client_message(message, index) for index, message in enumerate(messages))
+
+
+def _prompt_end(request: ChatCompletionRequest) -> PromptEnd:
+    end = prompt_end(
+        add_generation_prompt=request.add_generation_prompt,
+        continue_final_message=request.continue_final_message,
+    )
+    if end is PromptEnd.CLOSED:
+        raise RequestError(
+            "Unsupported value: 'add_generation_prompt' can be false only together with 'continue_final_message'.",
+            param="add_generation_prompt",
+            code="unsupported_value",
+        )
+    return end
 
 
 def _client_message(message: RequestMessage, index: int) -> ClientMessage:
