@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 EXPOSED_HEADERS = (
     "openai-processing-ms",
     "retry-after",
+    "traceparent",
     "x-context-truncated",
     "x-ignored-params",
     "x-ratelimit-limit-requests",
@@ -23,6 +24,7 @@ EXPOSED_HEADERS = (
     "x-ratelimit-reset-requests",
     "x-ratelimit-reset-tokens",
     "x-request-id",
+    "x-should-retry",
 )
 """What a page may read of a reply's headers. Wildcards would not do: browsers refuse parts of names."""
 
