@@ -151,6 +151,17 @@ class Engine(Protocol):
         """
         ...
 
+    def require_room(self, tenant: str) -> None:
+        """Refuse, as `submit` would, where not even the shortest prompt of this tenant could be queued now.
+
+        Costs nothing, so that an overloaded server can refuse before it does any work.
+
+        Raises:
+            QueueFullError: the queue is full, or this tenant's share of it.
+            EngineDeadError: the engine is not running.
+        """
+        ...
+
     def stats(self) -> EngineStats:
         """Return a snapshot without waiting for the engine."""
         ...

@@ -20,7 +20,8 @@ from turnwise_server.engine.base import (
     TokenLogprobs,
 )
 from turnwise_server.engine.timeline import Timeline
-from turnwise_server.errors import EngineDeadError, QueueFullError
+from turnwise_server.engine.waiting_room import WaitingRoom
+from turnwise_server.errors import EngineDeadError
 
 Script = Callable[[GenerationRequest], Sequence[int]]
 
@@ -95,7 +96,7 @@ class FakeEngine:
         self._token_delay_s = token_delay_s
         self._prefill_delay_s = prefill_delay_s
         self._max_batch = max_batch
-        self._max_queued_requests = max_queued_requests
+        self._room = WaitingRoom(max_queued_requests, max_tokens=None)
         self._slots = asyncio.Semaphore(max_batch)
         self._waiting: set[FakeGeneration] = set()
         self._running: set[FakeGeneration] = set()
@@ -124,18 +125,20 @@ class FakeEngine:
 
     def submit(self, request: GenerationRequest) -> FakeGeneration:
         """Queue a scripted sequence; see `Engine.submit`."""
-        if not self._is_alive:
-            raise EngineDeadError("the engine is not running")
-        if self.waiting + self.running >= self._max_batch + self._max_queued_requests:
-            raise QueueFullError(f"{self.waiting} requests are waiting already")
+        self._require_room(request.tenant, len(request.prompt_ids))
         self.requests.append(request)
         generation = FakeGeneration(request)
         if not self._running and not self._waiting:
             self._last_step = time.monotonic()
         self._waiting.add(generation)
+        self._room.enter(request.tenant, len(request.prompt_ids))
         generation.task = asyncio.create_task(self._generate(generation))
         generation.task.add_done_callback(lambda task: self._forget(generation, task))
         return generation
+
+    def require_room(self, tenant: str) -> None:
+        """Refuse where `submit` would; see `Engine`."""
+        self._require_room(tenant, 1)
 
     def stats(self) -> EngineStats:
         """Return the counters; see `Engine.stats`."""
@@ -165,9 +168,15 @@ class FakeEngine:
         """Behave as if no step had finished for that long."""
         self._last_step = time.monotonic() - seconds
 
+    def _require_room(self, tenant: str, tokens: int) -> None:
+        if not self._is_alive:
+            raise EngineDeadError("the engine is not running")
+        free = self._max_batch - self.running
+        self._room.check(tenant, tokens, free=free, context_length=self._info.context_length)
+
     async def _generate(self, generation: FakeGeneration) -> None:
         async with self._slots:
-            self._waiting.discard(generation)
+            self._stop_waiting(generation)
             self._running.add(generation)
             generation.timeline.mark_start()
             request = generation.request
@@ -192,8 +201,13 @@ class FakeEngine:
         ids = [(token_id + step) % self._info.vocab_size for step in range(count)]
         return TokenLogprobs(first, tuple((top_id, first - step) for step, top_id in enumerate(ids)))
 
+    def _stop_waiting(self, generation: FakeGeneration) -> None:
+        if generation in self._waiting:
+            self._waiting.remove(generation)
+            self._room.leave(generation.request.tenant, len(generation.request.prompt_ids))
+
     def _forget(self, generation: FakeGeneration, task: asyncio.Task[None]) -> None:
-        self._waiting.discard(generation)
+        self._stop_waiting(generation)
         self._running.discard(generation)
         if task.cancelled():
             self.cancelled += 1

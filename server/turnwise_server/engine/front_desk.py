@@ -10,22 +10,21 @@ from dataclasses import dataclass, field
 from turnwise_server.engine.base import EngineInfo, EngineStats, GenerationRequest
 from turnwise_server.engine.generation import PushedGeneration
 from turnwise_server.engine.updates import CoreCounters, StepUpdate
-from turnwise_server.errors import ContextLengthError, EngineError, QueueFullError, RequestError
-
-_QUEUED_CONTEXTS = 8
-"""Unless told otherwise, as many prompt tokens may wait as fill this many contexts."""
+from turnwise_server.engine.waiting_room import WaitingRoom
+from turnwise_server.errors import ContextLengthError, EngineError, RequestError
 
 
 @dataclass(slots=True, eq=False)
 class _Ticket:
     generation: PushedGeneration
+    tenant: str
     prompt_tokens: int
     has_started: bool = False
 
 
 @dataclass(slots=True)
 class FrontDesk:
-    """Live generations by key, and how many may wait. Knows nothing of how the engine is reached."""
+    """Live generations by key, and those of them that wait. Knows nothing of how the engine is reached."""
 
     max_batch: int
     max_queued_requests: int
@@ -34,11 +33,13 @@ class FrontDesk:
     restarts: int = 0
     _tickets: dict[int, _Ticket] = field(default_factory=dict)
     _keys: itertools.count[int] = field(default_factory=itertools.count)
-    _waiting: int = 0
-    _waiting_tokens: int = 0
+    _room: WaitingRoom = field(init=False)
     _last_step: float = field(default_factory=time.monotonic)
     _counters: CoreCounters = field(default_factory=CoreCounters)
     _past: CoreCounters = field(default_factory=CoreCounters)
+
+    def __post_init__(self) -> None:
+        self._room = WaitingRoom(self.max_queued_requests, self.max_queued_tokens)
 
     def admit(
         self, request: GenerationRequest, cancel: Callable[[int], None]
@@ -51,7 +52,7 @@ class FrontDesk:
         """
         assert self.info is not None
         _check(request, self.info)
-        self._check_room(len(request.prompt_ids))
+        self.require_room(request.tenant, len(request.prompt_ids))
         key = next(self._keys)
         if not self._tickets:
             self._last_step = time.monotonic()
@@ -61,10 +62,19 @@ class FrontDesk:
             cancel(key)
 
         generation = PushedGeneration(withdraw)
-        self._tickets[key] = _Ticket(generation, len(request.prompt_ids))
-        self._waiting += 1
-        self._waiting_tokens += len(request.prompt_ids)
+        self._tickets[key] = _Ticket(generation, request.tenant, len(request.prompt_ids))
+        self._room.enter(request.tenant, len(request.prompt_ids))
         return key, generation
+
+    def require_room(self, tenant: str, tokens: int = 1) -> None:
+        """Refuse a prompt of at least so many tokens if it could not be queued now.
+
+        Raises:
+            QueueFullError: too much is waiting, or too much of this tenant.
+        """
+        assert self.info is not None
+        free = max(0, self.max_batch - self._running)
+        self._room.check(tenant, tokens, free=free, context_length=self.info.context_length)
 
     def deliver(self, update: StepUpdate) -> None:
         """Hand one step's events to their generations."""
@@ -99,8 +109,8 @@ class FrontDesk:
         totals = _sum(self._past, self._counters)
         return EngineStats(
             is_alive=is_alive,
-            running=len(self._tickets) - self._waiting,
-            waiting=self._waiting,
+            running=self._running,
+            waiting=self._room.requests,
             seconds_since_step=time.monotonic() - self._last_step,
             cached_prompt_tokens=totals.cached_prompt_tokens,
             prompt_tokens=totals.prompt_tokens,
@@ -109,23 +119,14 @@ class FrontDesk:
             restarts=self.restarts,
         )
 
-    def _check_room(self, prompt_tokens: int) -> None:
-        """Refuse what would wait too long: places about to be taken from the queue do not count."""
-        assert self.info is not None
-        free = max(0, self.max_batch - (len(self._tickets) - self._waiting))
-        if self._waiting >= self.max_queued_requests + free:
-            raise QueueFullError(f"{self._waiting} requests are waiting already. Try again in a moment.")
-        most = self.max_queued_tokens or _QUEUED_CONTEXTS * self.info.context_length
-        if self._waiting and self._waiting_tokens + prompt_tokens > most:
-            raise QueueFullError(
-                f"{self._waiting_tokens} prompt tokens are waiting already. Try again in a moment."
-            )
+    @property
+    def _running(self) -> int:
+        return len(self._tickets) - self._room.requests
 
     def _start(self, ticket: _Ticket) -> None:
         if not ticket.has_started:
             ticket.has_started = True
-            self._waiting -= 1
-            self._waiting_tokens -= ticket.prompt_tokens
+            self._room.leave(ticket.tenant, ticket.prompt_tokens)
 
     def _close(self, key: int) -> None:
         ticket = self._tickets.pop(key, None)

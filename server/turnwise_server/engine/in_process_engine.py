@@ -59,11 +59,15 @@ class InProcessEngine:
 
     def submit(self, request: GenerationRequest) -> PushedGeneration:
         """Queue a sequence; see `Engine`."""
-        if self._core is None:
-            raise EngineDeadError("The engine is not running.")
+        self._require_core()
         key, generation = self._desk.admit(request, self._cancel)
         self._tell(lambda core: core.submit(key, request))
         return generation
+
+    def require_room(self, tenant: str) -> None:
+        """Refuse where `submit` would; see `Engine`."""
+        self._require_core()
+        self._desk.require_room(tenant)
 
     def stats(self) -> EngineStats:
         """Return a snapshot."""
@@ -76,6 +80,10 @@ class InProcessEngine:
         if self._stepping:
             await self._stepping
         self._thread.shutdown()
+
+    def _require_core(self) -> None:
+        if self._core is None:
+            raise EngineDeadError("The engine is not running.")
 
     def _cancel(self, key: int) -> None:
         self._tell(lambda core: core.cancel(key))

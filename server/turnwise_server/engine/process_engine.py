@@ -100,11 +100,15 @@ class ProcessEngine:
             QueueFullError: the queue holds as many requests or tokens as it may.
             EngineDeadError: the engine is not running.
         """
-        if self._child is None:
-            raise EngineDeadError("The engine is not running.")
+        child = self._living_child()
         key, generation = self._desk.admit(request, self._cancel)
-        self._child.send(encode_request(key, request))
+        child.send(encode_request(key, request))
         return generation
+
+    def require_room(self, tenant: str) -> None:
+        """Refuse where `submit` would; see `Engine`."""
+        self._living_child()
+        self._desk.require_room(tenant)
 
     def stats(self) -> EngineStats:
         """Return a snapshot without asking the process."""
@@ -120,6 +124,11 @@ class ProcessEngine:
         self._desk.fail_all(EngineDeadError("The engine was closed."))
         if child:
             await child.stop()
+
+    def _living_child(self) -> ChildProcess:
+        if self._child is None:
+            raise EngineDeadError("The engine is not running.")
+        return self._child
 
     def _cancel(self, key: int) -> None:
         if self._child:

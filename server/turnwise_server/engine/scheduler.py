@@ -39,13 +39,18 @@ class Schedule:
 
 
 class Scheduler:
-    """Admits waiting sequences, the tenant with the fewest running first, in order of arrival inside a tenant."""
+    """Admits waiting sequences: first of the tenant with the fewest running, among equals of the one whose turn was
+    longest ago, and in order of arrival inside a tenant. So nobody waits behind another's whole queue.
+    """
 
     def __init__(self, pool: KVPool, *, max_batch: int, prefill_chunk: int) -> None:
         self._pool = pool
         self._max_batch = max_batch
         self._prefill_chunk = prefill_chunk
         self._waiting: dict[str, deque[Sequence]] = {}
+        self._turns: dict[str, int] = {}
+        """When each tenant was admitted last, in admissions. There are as many tenants as keys: none is forgotten."""
+        self._admissions = 0
         self._running: dict[int, Sequence] = {}
         self._prefilling: deque[Sequence] = deque()
 
@@ -116,7 +121,7 @@ class Scheduler:
         load: dict[str, int] = {}
         for sequence in self._running.values():
             load[sequence.request.tenant] = load.get(sequence.request.tenant, 0) + 1
-        tenant = min(self._waiting, key=lambda name: (load.get(name, 0), self._waiting[name][0].key))
+        tenant = min(self._waiting, key=lambda name: (load.get(name, 0), self._turns.get(name, 0)))
         candidate = self._waiting[tenant][0]
         if not self._pool.can_admit(candidate) or self._shares_unfinished_prompt(candidate):
             return None
@@ -135,6 +140,8 @@ class Scheduler:
 
     def _admit(self, sequence: Sequence) -> None:
         self._drop_waiting(sequence.request.tenant, sequence)
+        self._admissions += 1
+        self._turns[sequence.request.tenant] = self._admissions
         self._pool.admit(sequence)
         self._running[sequence.key] = sequence
         self._prefilling.append(sequence)

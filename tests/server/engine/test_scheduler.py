@@ -26,6 +26,44 @@ def test_tenant_with_one_request_does_not_wait_behind_a_crowd(driver: Driver) ->
     assert sorted(driver.started) == sorted([*crowd, single])
 
 
+@pytest.mark.parametrize("places", [1, 2, 4])
+def test_one_request_among_sixty_of_another_key_waits_for_one_of_them_at_most(
+    llama_dir: Path, places: int
+) -> None:
+    driver = new_driver(llama_dir, max_batch=places)
+    for seed in range(60):
+        driver.submit(random_prompt(10, seed), SHORT, tenant="crowd")
+    driver.step()
+    before = len(driver.started)
+    single = driver.submit(random_prompt(10, 99), SHORT, tenant="single")
+    driver.finish()
+    assert driver.started.index(single) == before
+    assert len(driver.started) == 61
+
+
+def test_a_newcomer_waits_for_one_turn_of_each_key_and_not_for_their_backlogs(llama_dir: Path) -> None:
+    driver = new_driver(llama_dir, max_batch=2)
+    for seed in range(60):
+        driver.submit(random_prompt(10, seed), SHORT, tenant="ab"[seed % 2])
+    driver.step(3)
+    before = len(driver.started)
+    newcomer = driver.submit(random_prompt(10, 99), SHORT, tenant="c")
+    driver.finish()
+    assert driver.started.index(newcomer) == before
+
+
+def test_a_backlog_is_not_starved_by_keys_that_always_come_with_one_request(llama_dir: Path) -> None:
+    driver = new_driver(llama_dir, max_batch=1)
+    crowd = [driver.submit(random_prompt(10, seed), SHORT, tenant="crowd") for seed in range(10)]
+    singles = {name: driver.submit(random_prompt(10, 50), SHORT, tenant=name) for name in "abc"}
+    while not set(crowd) <= set(driver.started):
+        driver.step()
+        for name, key in singles.items():
+            if key in driver.started:
+                singles[name] = driver.submit(random_prompt(10, 50), SHORT, tenant=name)
+        assert len(driver.started) <= 4 * len(crowd), "each key has every fourth turn"
+
+
 def test_tenants_take_turns(driver: Driver) -> None:
     names = "aabb"
     keys = {name: [] for name in names}  # type: dict[str, list[int]]
