@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -19,9 +19,9 @@ from turnwise_server.api.request_log import CLIENT_GONE, RequestRecord
 from turnwise_server.api.served_models import ServedModel
 from turnwise_server.api.services import Services
 from turnwise_server.api.sse import EventStream
-from turnwise_server.api.supervision import Interrupted, Interruption, supervise
+from turnwise_server.api.supervision import Interrupted, Interruption, disconnected, supervise
 from turnwise_server.chat.turn import ChoiceFinished, PreparedTurn, Turn, TurnEvent
-from turnwise_server.errors import EngineError
+from turnwise_server.errors import TurnwiseError
 from turnwise_server.log import describe_exception, get_logger
 
 
@@ -59,19 +59,45 @@ class Reply:
         try:
             content = await supervise(
                 body,
-                receive=receive,
-                aborted=self.services.lifecycle.aborted,
+                until={
+                    Interruption.CLIENT_GONE: disconnected(receive),
+                    Interruption.SHUTDOWN: self.services.lifecycle.aborted.wait(),
+                },
                 timeout_s=self.remaining_s(),
             )
         except Interrupted as interrupted:
-            self.services.metrics.reply_cancelled(interrupted.reason)
+            error = self.interrupted(interrupted.reason)
             if interrupted.reason is Interruption.CLIENT_GONE:
                 self.record.status = CLIENT_GONE
                 return Response(status_code=CLIENT_GONE)
-            raise ApiError(self.interruption_error(interrupted.reason)) from interrupted
+            raise ApiError(error) from interrupted
         finally:
             self.close()
         return Response(content, media_type="application/json", headers=dict(headers))
+
+    async def unattended(
+        self, work: Coroutine[Any, Any, None], cancelled: Coroutine[Any, Any, object]
+    ) -> ErrorReply | None:
+        """Do `work`, which reads the events to their end, whether a client waits or not; return why it was not done.
+
+        It stops early when `cancelled` returns.
+        """
+        try:
+            await supervise(
+                work,
+                until={
+                    Interruption.CANCELLED: cancelled,
+                    Interruption.SHUTDOWN: self.services.lifecycle.aborted.wait(),
+                },
+                timeout_s=self.remaining_s(),
+            )
+        except Interrupted as interrupted:
+            return self.interrupted(interrupted.reason)
+        except Exception as error:  # noqa: BLE001 - nobody else would hear of it
+            return _explain(error, self.record)
+        finally:
+            self.close()
+        return None
 
     def close(self) -> None:
         """Free the engine's slots and note what was used, whatever became of the reply. To be called once."""
@@ -101,11 +127,36 @@ class Reply:
         """Return how many seconds the reply may still take."""
         return self.services.settings.request_timeout_s - self.record.elapsed_ms() / 1000
 
-    def interruption_error(self, reason: Interruption) -> ErrorReply:
-        """Say why the server ended the reply."""
+    def interrupted(self, reason: Interruption) -> ErrorReply:
+        """Count a reply that was stopped, and say why the server stopped it."""
+        self.services.metrics.reply_cancelled(reason)
         if reason is Interruption.DEADLINE:
             return deadline_passed(self.services.settings.request_timeout_s)
         return shutting_down()
+
+
+class Streamable(Protocol):
+    """What a stream needs to know of what it shows: a reply, or somebody's view of one."""
+
+    @property
+    def services(self) -> Services: ...
+
+    @property
+    def record(self) -> RequestRecord:
+        """The request that the stream answers."""
+        ...
+
+    def remaining_s(self) -> float:
+        """Return how many seconds the stream may still take."""
+        ...
+
+    def interrupted(self, reason: Interruption) -> ErrorReply:
+        """Take note that the stream was stopped, and say why the server stopped it."""
+        ...
+
+    def close(self) -> None:
+        """Free what it needs. To be called once."""
+        ...
 
 
 class StreamedReply(Response):
@@ -113,7 +164,7 @@ class StreamedReply(Response):
 
     def __init__(
         self,
-        reply: Reply,
+        reply: Streamable,
         frames: AsyncIterator[bytes],
         failure: Callable[[ErrorReply], bytes],
         headers: Mapping[str, str],
@@ -139,19 +190,17 @@ class StreamedReply(Response):
         try:
             await supervise(
                 self._send_frames(stream),
-                receive=receive,
-                aborted=reply.services.lifecycle.aborted,
+                until={
+                    Interruption.CLIENT_GONE: disconnected(receive),
+                    Interruption.CLIENT_TOO_SLOW: stream.watch(),
+                    Interruption.SHUTDOWN: reply.services.lifecycle.aborted.wait(),
+                },
                 timeout_s=reply.remaining_s(),
-                reader_gave_up=stream.watch(),
             )
         except Interrupted as interrupted:
             await self._end_early(stream, interrupted.reason)
-        except EngineError as error:
-            await self._end_with_error(stream, error_reply(error))
         except Exception as error:  # noqa: BLE001 - the client must hear of any fault, not see a clean end
-            record = reply.record
-            get_logger().error("unexpected_error", request_id=record.request_id, **describe_exception(error))
-            await self._end_with_error(stream, error_reply(error, record.request_id))
+            await self._end_with_error(stream, _explain(error, reply.record))
         finally:
             reply.close()
 
@@ -162,13 +211,20 @@ class StreamedReply(Response):
 
     async def _end_early(self, stream: EventStream, reason: Interruption) -> None:
         record = self._reply.record
-        self._reply.services.metrics.reply_cancelled(reason)
+        error = self._reply.interrupted(reason)
         if reason in (Interruption.CLIENT_GONE, Interruption.CLIENT_TOO_SLOW):
             record.status = CLIENT_GONE
             record.facts["error"] = reason.value
         else:
-            await self._end_with_error(stream, self._reply.interruption_error(reason))
+            await self._end_with_error(stream, error)
 
     async def _end_with_error(self, stream: EventStream, error: ErrorReply) -> None:
         self._reply.record.facts["error"] = error.code
         await stream.end(self._failure(error))
+
+
+def _explain(error: Exception, record: RequestRecord) -> ErrorReply:
+    """Return what the client learns of a fault; one that nobody expected goes to the log."""
+    if not isinstance(error, TurnwiseError):
+        get_logger().error("unexpected_error", request_id=record.request_id, **describe_exception(error))
+    return error_reply(error, record.request_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -17,6 +17,8 @@ class Interruption(Enum):
 
     CLIENT_GONE = "client_gone"
     CLIENT_TOO_SLOW = "client_too_slow"
+    CANCELLED = "cancelled"
+    """A client asked for it to be stopped."""
     DEADLINE = "deadline"
     SHUTDOWN = "shutdown"
 
@@ -32,26 +34,18 @@ class Interrupted(Exception):  # noqa: N818 - not an error of anybody's making
 async def supervise(
     work: Coroutine[Any, Any, Result],
     *,
-    receive: Receive,
-    aborted: asyncio.Event,
+    until: Mapping[Interruption, Coroutine[Any, Any, object]],
     timeout_s: float,
-    reader_gave_up: Coroutine[Any, Any, None] | None = None,
 ) -> Result:
-    """Return the result of `work`, which is cancelled when one of the other things happens first.
+    """Return the result of `work`, which is cancelled when one of `until` returns first, or the time is over.
 
-    One set of tasks a reply, none a token: `reader_gave_up` (if given) runs beside and returns when the client
-    takes nothing any more.
+    One set of tasks a reply, none a token.
 
     Raises:
         Interrupted: with the reason.
     """
     main = asyncio.create_task(work)
-    watchers: dict[asyncio.Task[Any], Interruption] = {
-        asyncio.create_task(_disconnected(receive)): Interruption.CLIENT_GONE,
-        asyncio.create_task(aborted.wait()): Interruption.SHUTDOWN,
-    }
-    if reader_gave_up is not None:
-        watchers[asyncio.create_task(reader_gave_up)] = Interruption.CLIENT_TOO_SLOW
+    watchers = {asyncio.create_task(watch): reason for reason, watch in until.items()}
     try:
         done, _ = await asyncio.wait(
             {main, *watchers}, timeout=max(timeout_s, 0), return_when=asyncio.FIRST_COMPLETED
@@ -66,6 +60,7 @@ async def supervise(
     raise Interrupted(next((watchers[task] for task in done if task in watchers), Interruption.DEADLINE))
 
 
-async def _disconnected(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
+    """Return when the client has closed the connection."""
     while (await receive())["type"] != "http.disconnect":
         pass
