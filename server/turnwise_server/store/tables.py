@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, Integer, String, UniqueConstraint
+from sqlalchemy import BigInteger, Double, ForeignKey, ForeignKeyConstraint, Index, Integer, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, attribute_keyed_dict, mapped_column, relationship
 
 OBJECT_ID = String().with_variant(String(collation="C"), "postgresql")
@@ -58,7 +58,7 @@ class ResponseRow(Base):
     number: Mapped[int] = mapped_column(ROW_NUMBER, primary_key=True)
     """Grows with every save; a parent's is smaller than its children's."""
     parent: Mapped[int | None] = mapped_column(ForeignKey("responses.number"), index=True)
-    expires_at: Mapped[float | None] = mapped_column(index=True)
+    expires_at: Mapped[float | None] = mapped_column(Double, index=True)
     """In seconds since 1970."""
     size: Mapped[int] = mapped_column(BigInteger)
     """Bytes of the texts below."""

@@ -1,6 +1,7 @@
 """Both databases: every test that takes `database_url` or `database` runs on SQLite and on PostgreSQL."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,18 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    opened = open_database(database_url)
-    yield opened
-    opened.close()
+def opened() -> Iterator[Callable[[str | None], Database]]:
+    """Opens databases, and closes them after the test."""
+    with ExitStack() as stack:
+
+        def open_and_close_later(url: str | None) -> Database:
+            database = open_database(url)
+            stack.callback(database.close)
+            return database
+
+        yield open_and_close_later
+
+
+@pytest.fixture
+def database(database_url: str, opened: Callable[[str | None], Database]) -> Database:
+    return opened(database_url)

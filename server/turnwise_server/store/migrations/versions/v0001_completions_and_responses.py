@@ -34,7 +34,7 @@ def upgrade() -> None:
         "responses",
         sa.Column("number", ROW_NUMBER, primary_key=True),
         sa.Column("parent", ROW_NUMBER, sa.ForeignKey("responses.number")),
-        sa.Column("expires_at", sa.Float()),
+        sa.Column("expires_at", sa.Double()),
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("owner", sa.String(), nullable=False),
         sa.Column("id", OBJECT_ID, nullable=False),
