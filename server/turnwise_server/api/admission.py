@@ -14,6 +14,7 @@ from turnwise_server.api.request_log import RequestRecord, record_of
 from turnwise_server.api.served_models import ServedModel
 from turnwise_server.api.services import Services, services_of
 from turnwise_server.chat.turn import PreparedTurn
+from turnwise_server.errors import EngineError
 
 MAX_NAMED_PARAMS = 16
 """How many ignored parameters the reply names."""
@@ -36,12 +37,16 @@ class Admission:
 
         Raises:
             ApiError: the server shuts down, or the body cannot be read.
+            QueueFullError: no model could take the request, whatever is in it.
+            EngineDeadError: no engine is running.
             ClientDisconnect: the client went away before the body was complete.
         """
         services = services_of(request)
+        record = record_of(request.scope)
         services.lifecycle.require_open()
+        _require_room(services.models, record.key_id)
         body = await read_json_object(request, timeout_s=services.settings.request_timeout_s)
-        return cls(request, services, record_of(request.scope), body)
+        return cls(request, services, record, body)
 
     def hold_model(self, name: str | None, *, streams: bool = False) -> ServedModel:
         """Find the model that the request names and keep it until the request ends. Safe in any thread.
@@ -58,11 +63,32 @@ class Admission:
 
         Raises:
             ApiError: the server shuts down.
+            RateLimitError: its key may not use so many tokens now.
             QueueFullError: too much is waiting.
             EngineDeadError: the engine is not running.
         """
+        most_tokens = prepared.prompt_tokens + prepared.choices * prepared.max_tokens
+        await self.record.allowance.reserve(most_tokens)
         self.services.lifecycle.require_open()
         return Reply(self.services, self.record, model, prepared, model.chat.start(prepared))
+
+
+def _require_room(models: Iterable[ServedModel], tenant: str) -> None:
+    """Refuse before any work is done what no model could take, whatever it asks for.
+
+    Raises:
+        QueueFullError: too much is waiting in front of every model.
+        EngineDeadError: no engine is running.
+    """
+    refusals: list[EngineError] = []
+    for model in models:
+        try:
+            model.engine.require_room(tenant)
+        except EngineError as error:
+            refusals.append(error)
+        else:
+            return
+    raise refusals[0]
 
 
 def reply_headers(prepared: PreparedTurn, ignored_params: Iterable[str] = ()) -> dict[str, str]:

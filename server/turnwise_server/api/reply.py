@@ -105,6 +105,7 @@ class Reply:
         facts, arrived = self._facts(), self.record.started
         self.record.reply = facts
         self.record.facts.update(facts.log_fields(arrived))
+        self.record.allowance.use(facts.prompt_tokens + facts.completion_tokens)
         self.services.metrics.reply_ended(facts, arrived=arrived, ended=time.perf_counter())
 
     def _facts(self) -> ReplyFacts:

@@ -19,6 +19,7 @@ from turnwise_server.api.respond import send_error
 from turnwise_server.api.trace_context import parse_traceparent
 from turnwise_server.api.tracing import Tracer
 from turnwise_server.auth import KeyRecord
+from turnwise_server.limits.limiter import Allowance, unlimited
 from turnwise_server.log import describe_exception, get_logger
 
 CLIENT_GONE = 499
@@ -39,6 +40,8 @@ class RequestRecord:
     status: int = 0
     key: KeyRecord | None = None
     """The key it came with, where keys are needed."""
+    allowance: Allowance = field(default_factory=unlimited)
+    """What its key's limits leave it to use."""
     held: ExitStack = field(default_factory=ExitStack)
     """What the request holds until it has ended, however it ends."""
     reply: ReplyFacts | None = None
