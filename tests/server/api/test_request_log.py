@@ -43,12 +43,14 @@ async def test_a_reply_that_is_cut_in_the_queue_has_no_times_it_never_saw(
 ) -> None:
     async with fake_server(script=[encode("Hi!" * 50)], max_batch=1, token_delay_s=0.02) as server:
         app = create_app(server.services)
-        connections = [AsgiConnection(app, {"model": "test", "messages": HELLO}) for _ in range(2)]
+        running = AsgiConnection(app, {"model": "test", "messages": HELLO})
+        await until(lambda: server.engine.running == 1)
+        queued = AsgiConnection(app, {"model": "test", "messages": HELLO})
         await until(lambda: server.engine.waiting == 1)
-        for connection in reversed(connections):
+        for connection in (queued, running):
             connection.hang_up()
             await connection.task
-    queued = log_lines[0]
-    assert (queued["status"], queued["completion_tokens"]) == (499, 0)
-    assert queued["prompt_tokens"] > 0
-    assert not {"queue_ms", "ttft_ms", "finish_reason"} & set(queued)
+    line = log_lines[0]
+    assert (line["status"], line["completion_tokens"]) == (499, 0)
+    assert line["prompt_tokens"] > 0
+    assert not {"queue_ms", "ttft_ms", "finish_reason"} & set(line)
