@@ -1,0 +1,209 @@
+"""Learns from a chat template what a model writes when it calls tools. Pure: it sees rendered text only.
+
+Small conversations with words that occur nowhere else are rendered; where those words come out tells the form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product, takewhile
+from typing import Any
+
+Render = Callable[[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]], bool], str | None]
+"""(messages, tools, whether a reply is to follow) -> text; None where the template refuses."""
+
+_NAMES = ("zq7f3xone", "zq7f3xtwo")
+_DESCRIPTION, _KEY, _VALUE, _TEXT, _RESULT = (
+    f"zq7f3x{word}" for word in ("about", "key", "value", "text", "result")
+)
+_LONG_IDS = ("call_" + "a" * 24, "call_" + "b" * 24)
+_SHORT_IDS = ("aaaaaaaaa", "bbbbbbbbb")
+_USER = {"role": "user", "content": "zq7f3xuser"}
+_PROBE_TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": _DESCRIPTION,
+            "parameters": {
+                "type": "object",
+                "properties": {_KEY: {"type": "string", "description": _VALUE}},
+                "required": [_KEY],
+            },
+        },
+    }
+    for name in _NAMES
+]
+
+
+@dataclass(frozen=True, slots=True)
+class CallForm:
+    """What stands around the JSON objects of calls, and how the objects name their two parts.
+
+    A reply with calls is `list_begin`, calls joined by `separator`, `list_end`; a call is `begin`, object, `end`.
+    """
+
+    name_key: str = "name"
+    arguments_key: str = "arguments"
+    begin: str = ""
+    end: str = ""
+    separator: str = ""
+    list_begin: str = ""
+    list_end: str = ""
+    can_be_many: bool = True
+    """Whether the template writes several calls of one reply."""
+
+    @property
+    def is_list(self) -> bool:
+        """Whether calls stand in a JSON array."""
+        return (self.list_begin + self.begin).rstrip().endswith("[")
+
+    @property
+    def marker(self) -> str:
+        """What tells calls from text; empty where they are nothing but JSON."""
+        return (self.list_begin + self.begin).strip().removesuffix("[").rstrip()
+
+    @property
+    def end_marker(self) -> str:
+        """What closes a call."""
+        return self.end.strip()
+
+    @property
+    def next_marker(self) -> str:
+        """What leads from one call to the next."""
+        return (self.separator + self.begin).strip()
+
+    @property
+    def last_marker(self) -> str:
+        """What follows the last call."""
+        return self.list_end.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class CallSpelling:
+    """How a template wants earlier calls given to it."""
+
+    has_text_arguments: bool
+    """Arguments as JSON text rather than as an object."""
+    has_short_ids: bool
+    """Ids of nine letters and digits, and no others."""
+    has_content: bool
+    """Messages with calls have a content, even if it is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolTraits:
+    """What a template that knows tools does with them."""
+
+    form: CallForm
+    spelling: CallSpelling
+
+
+def learn_tools(render: Render) -> ToolTraits | None:
+    """Return how a template writes calls, or None if it does not write tools, calls and results, or not as JSON."""
+    prompt = render([_USER], _PROBE_TOOLS, True)
+    if prompt is None or not all(word in prompt for word in (*_NAMES, _DESCRIPTION, _KEY)):
+        return None
+    reply = render([_USER, {"role": "assistant", "content": _TEXT}], _PROBE_TOOLS, False)
+    if reply is None or _TEXT not in reply:
+        return None
+    for choices in product((False, True), repeat=3):
+        spelling = CallSpelling(*choices)
+
+        def body(count: int, spelling: CallSpelling = spelling) -> str | None:
+            text = render([_USER, _probe_calls(spelling, count)], _PROBE_TOOLS, False)
+            return None if text is None else _between(text, prompt, reply)
+
+        form = _learn_form(body(1), body(2))
+        if form is not None and _writes_results(render, spelling):
+            return ToolTraits(form, spelling)
+    return None
+
+
+def _probe_calls(spelling: CallSpelling, count: int) -> dict[str, Any]:
+    ids = _SHORT_IDS if spelling.has_short_ids else _LONG_IDS
+    arguments = {_KEY: _VALUE}
+    calls = [
+        {
+            "id": call_id,
+            "type": "function",
+            "function": {
+                "name": name,
+                "arguments": json.dumps(arguments) if spelling.has_text_arguments else arguments,
+            },
+        }
+        for call_id, name in list(zip(ids, _NAMES, strict=True))[:count]
+    ]
+    return {"role": "assistant", "tool_calls": calls} | ({"content": ""} if spelling.has_content else {})
+
+
+def _writes_results(render: Render, spelling: CallSpelling) -> bool:
+    calls = _probe_calls(spelling, 1)
+    result = {
+        "role": "tool",
+        "tool_call_id": calls["tool_calls"][0]["id"],
+        "name": _NAMES[0],
+        "content": _RESULT,
+    }
+    text = render([_USER, calls, result], _PROBE_TOOLS, True)
+    return text is not None and _RESULT in text
+
+
+def _between(text: str, prompt: str, reply: str) -> str:
+    """Return what the assistant wrote: without the prompt before it and the end of turn after it."""
+    start = prompt if text.startswith(prompt) else _common_prefix(text, reply)
+    rest = text[len(start) :]
+    return rest[: len(rest) - len(_common_suffix(rest, reply))]
+
+
+def _learn_form(one: str | None, two: str | None) -> CallForm | None:
+    """Learn from the text of one call, and from that of two if the template writes two."""
+    alone = None if one is None else _find_call(one, _NAMES[0])
+    if one is None or alone is None:
+        return None
+    start, stop, keys = alone
+    before, after = one[:start], one[stop:]
+    pair = None if two is None else (_find_call(two, _NAMES[0]), _find_call(two, _NAMES[1]))
+    if two is None or pair is None or pair[0] is None or pair[1] is None:
+        is_list = before.rstrip().endswith("[")
+        around = {"list_begin": before, "list_end": after} if is_list else {"begin": before, "end": after}
+        return CallForm(*keys, **around, can_be_many=False)
+    between = two[pair[0][1] : pair[1][0]]
+    end = _common_prefix(after, between)
+    begin = _common_suffix(before, between[len(end) :])
+    return CallForm(
+        *keys,
+        begin=begin,
+        end=end,
+        separator=between[len(end) : len(between) - len(begin)],
+        list_begin=before[: len(before) - len(begin)],
+        list_end=after[len(end) :],
+    )
+
+
+def _find_call(text: str, name: str) -> tuple[int, int, tuple[str, str]] | None:
+    """Return where the object of the call of `name` begins and ends, and its keys of name and arguments."""
+    decoder = json.JSONDecoder()
+    start = text.find("{")
+    while start >= 0:
+        try:
+            content, stop = decoder.raw_decode(text, start)
+        except ValueError:
+            content, stop = {}, start
+        name_key = next((key for key, value in content.items() if value == name), None)
+        arguments_key = next((key for key, value in content.items() if value == {_KEY: _VALUE}), None)
+        if name_key is not None and arguments_key is not None:
+            return start, stop, (name_key, arguments_key)
+        start = text.find("{", start + 1)
+    return None
+
+
+def _common_suffix(first: str, second: str) -> str:
+    return _common_prefix(first[::-1], second[::-1])[::-1]
+
+
+def _common_prefix(first: str, second: str) -> str:
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
+    return "".join(char for char, _ in same)
