@@ -65,14 +65,14 @@ def _prepare(admission: Admission) -> tuple[ChatCompletionRequest, ServedModel, 
 
 
 async def _body(reply: Reply, chat: ChatCompletionRequest) -> bytes:
-    whole = WholeReply(_identity(reply), n=reply.prepared.n, has_logprobs=bool(chat.logprobs))
+    whole = WholeReply(identity_of(reply), n=reply.prepared.n, has_logprobs=bool(chat.logprobs))
     async for event in reply.events():
         whole.add(event)
     return whole.body(usage_of(reply.prepared, reply.turn))
 
 
 async def _frames(reply: Reply, chat: ChatCompletionRequest) -> AsyncIterator[bytes]:
-    writer = ChunkWriter(_identity(reply), includes_usage=chat.includes_usage)
+    writer = ChunkWriter(identity_of(reply), includes_usage=chat.includes_usage)
     yield writer.opening(reply.prepared.n)
     async for event in reply.events():
         yield writer.event(event)
@@ -85,7 +85,8 @@ def failure_frame(error: ErrorReply) -> bytes:
     return data_frame(replace(error, type="server_error").body())
 
 
-def _identity(reply: Reply) -> ReplyIdentity:
+def identity_of(reply: Reply) -> ReplyIdentity:
+    """Return what is the same in every frame of a reply."""
     return ReplyIdentity(
         id=reply.prepared.id,
         created=reply.record.created,

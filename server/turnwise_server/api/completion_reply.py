@@ -1,0 +1,145 @@
+"""The wire form of one text completion: the whole JSON, or the frames of a stream. Pure: text events in, bytes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel
+
+from turnwise_server.api.chat_reply import ReplyIdentity
+from turnwise_server.api.sse import data_frame
+from turnwise_server.api.wire import Usage, encode_json
+from turnwise_server.chat.turn import ChoiceFinished, TextDelta, TokenText, TurnEvent
+
+
+class TextLogprobs(BaseModel):
+    """The tokens of a choice, in four lists of one length."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    """The likeliest tokens in each place, and the one that was chosen."""
+    text_offset: list[int]
+    """Where each token begins: characters from the start of the choice."""
+
+
+class TextChoice(BaseModel):
+    """One reply to one prompt, or in a stream a part of it."""
+
+    text: str
+    index: int
+    logprobs: TextLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class TextCompletion(BaseModel):
+    """A whole reply, or a part of one."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage | None
+    system_fingerprint: str
+
+
+@dataclass(slots=True)
+class _ChoiceParts:
+    texts: list[str]
+    logprobs: list[TokenText] = field(default_factory=list)
+    finish_reason: Literal["stop", "length"] | None = None
+
+
+class WholeText:
+    """Collects the events of a reply into one JSON body."""
+
+    def __init__(self, identity: ReplyIdentity, *, echoes: Sequence[str], has_logprobs: bool) -> None:
+        """Begin the text of every choice with its `echoes`."""
+        self._identity = identity
+        self._has_logprobs = has_logprobs
+        self._choices = [_ChoiceParts([echo]) for echo in echoes]
+
+    def add(self, event: TurnEvent) -> None:
+        """Take the next event."""
+        parts = self._choices[event.index]
+        if isinstance(event, ChoiceFinished):
+            parts.finish_reason = event.finish_reason
+        else:
+            parts.texts.append(event.text)
+            parts.logprobs.extend(event.logprobs)
+
+    def body(self, usage: Usage) -> bytes:
+        """Return the JSON of the reply."""
+        choices = [
+            TextChoice(
+                text="".join(parts.texts),
+                index=index,
+                logprobs=text_logprobs(parts.logprobs) if self._has_logprobs else None,
+                finish_reason=parts.finish_reason,
+            )
+            for index, parts in enumerate(self._choices)
+        ]
+        return encode_json(_completion(self._identity, choices, usage).model_dump())
+
+
+class TextFrames:
+    """Writes the frames of a streamed reply."""
+
+    def __init__(self, identity: ReplyIdentity, *, includes_usage: bool) -> None:
+        self._identity = identity
+        self._left_out = set() if includes_usage else {"usage"}
+
+    def echo(self, index: int, text: str) -> bytes:
+        """Return the frame that gives a prompt back."""
+        return self._frame([TextChoice(text=text, index=index, logprobs=None, finish_reason=None)])
+
+    def event(self, event: TurnEvent) -> bytes:
+        """Return the frame of one event."""
+        text, logprobs, finish_reason = "", None, None
+        if isinstance(event, TextDelta):
+            text = event.text
+            logprobs = text_logprobs(event.logprobs) if event.logprobs else None
+        else:
+            finish_reason = event.finish_reason
+        choice = TextChoice(text=text, index=event.index, logprobs=logprobs, finish_reason=finish_reason)
+        return self._frame([choice])
+
+    def usage(self, usage: Usage) -> bytes:
+        """Return the last frame of a reply whose client asked for usage."""
+        return self._frame([], usage)
+
+    def _frame(self, choices: list[TextChoice], usage: Usage | None = None) -> bytes:
+        completion = _completion(self._identity, choices, usage)
+        return data_frame(encode_json(completion.model_dump(exclude=self._left_out)))
+
+
+def _completion(identity: ReplyIdentity, choices: list[TextChoice], usage: Usage | None) -> TextCompletion:
+    return TextCompletion(
+        id=identity.id,
+        created=identity.created,
+        model=identity.model,
+        choices=choices,
+        usage=usage,
+        system_fingerprint=identity.system_fingerprint,
+    )
+
+
+def text_logprobs(tokens: Iterable[TokenText]) -> TextLogprobs:
+    """Return the four lists of a choice's tokens."""
+    tokens = tuple(tokens)
+    return TextLogprobs(
+        tokens=[_token(token) for token in tokens],
+        token_logprobs=[token.logprob for token in tokens],
+        top_logprobs=[{_token(each): each.logprob for each in (*token.top, token)} for token in tokens],
+        text_offset=[token.offset for token in tokens],
+    )
+
+
+def _token(token: TokenText) -> str:
+    """Write a token that is a part of a character as OpenAI does, so that two of them never look the same."""
+    if "\N{REPLACEMENT CHARACTER}" not in token.token:
+        return token.token
+    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.bytes)
