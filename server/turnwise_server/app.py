@@ -8,18 +8,27 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from turnwise_server.api import chat, health, metrics_route, models, openapi
+from turnwise_server.api import admin, chat, completions, health, metrics_route, models, openapi
 from turnwise_server.api.body import BodyLimit
 from turnwise_server.api.cors import Cors
 from turnwise_server.api.errors import ErrorReply, error_reply, method_not_allowed, unknown_url
 from turnwise_server.api.gate import HostGate, KeyGate
+from turnwise_server.api.rate_limits import RateLimitGate
 from turnwise_server.api.request_log import CLIENT_GONE, RequestLog, record_of
 from turnwise_server.api.respond import error_response
 from turnwise_server.api.services import Services
 from turnwise_server.auth import KeyRing
 from turnwise_server.errors import TurnwiseError
 
-ROUTERS = (chat.router, models.router, health.router, metrics_route.router, openapi.router)
+ROUTERS = (
+    chat.router,
+    completions.router,
+    admin.router,
+    models.router,
+    health.router,
+    metrics_route.router,
+    openapi.router,
+)
 
 
 def create_app(services: Services, keys: KeyRing | None = None) -> FastAPI:
@@ -32,8 +41,9 @@ def create_app(services: Services, keys: KeyRing | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(ClientDisconnect, _client_gone)
-    # The last one added is the outermost: CORS, log, host, size, key, then the routes.
+    # The last one added is the outermost: CORS, log, host, size, key, rate limit, then the routes.
     settings = services.settings
+    app.add_middleware(RateLimitGate, limiter=services.limiter)
     app.add_middleware(KeyGate, keys=keys or KeyRing())
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
     if settings.is_loopback:

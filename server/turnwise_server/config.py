@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from turnwise_server.config_types import Names, Origins, Secrets, holds_secret
+from turnwise_server.config_types import NamedPaths, Names, Origins, Secrets, holds_secret
+from turnwise_server.limits.rates import MAX_RATE
 
 STARTER_MODEL = Path(__file__).parent / "starter"
 ENV_PREFIX = "TURNWISE_"
@@ -36,6 +37,10 @@ class Settings(BaseSettings):
     """Model to serve: a directory with a Hugging Face causal language model, or a name on the Hugging Face hub. Default: the starter model that ships with Turnwise."""  # noqa: E501
     model_name: str | None = Field(default=None, min_length=1)
     """The model id that clients send and see. Default: the last part of the model's path."""
+    models: NamedPaths = {}
+    """More models to serve, each under a name of its own: NAME=PATH, with commas between them; in the configuration file a table [models]."""  # noqa: E501
+    allow_default_model: bool = False
+    """Answer requests that name no model with the one of --model, in place of an error."""
     host: str = "127.0.0.1"
     """Address to listen on. Anything but a loopback address needs API keys, or --insecure."""
     port: int = Field(default=8000, ge=0, le=65535)
@@ -82,21 +87,48 @@ class Settings(BaseSettings):
     """File with one key hash a line, made by `turnwise-server hash-key`. With keys set every route but /health and /ready needs one."""  # noqa: E501
     api_keys: Secrets = ()
     """API keys in plain text, separated by commas. Only by the environment or the configuration file, never as a flag."""  # noqa: E501
+    rate_limit_rpm: int | None = Field(default=None, ge=1, le=MAX_RATE)
+    """Most requests a minute of one key, unless its line in the key file says otherwise. Without keys: of all clients together. Default: no limit."""  # noqa: E501
+    rate_limit_tpm: int | None = Field(default=None, ge=1, le=MAX_RATE)
+    """Most tokens a minute, of prompts and replies, likewise. Default: no limit."""
+    rate_limit_concurrent: int | None = Field(default=None, ge=1, le=MAX_RATE)
+    """Most requests at the same time, likewise. Default: no limit."""
+    redis_url: SecretStr | None = None
+    """Address of a Redis server, such as redis://localhost:6379/0, where several replicas of the server count rate limits together. Only by the environment or the configuration file, never as a flag. Default: each counts for itself."""  # noqa: E501
     insecure: bool = False
     """Listen on other than loopback addresses without any API key."""
     allowed_hosts: Names = ()
     """More names, separated by commas, that a Host header may carry while the server listens on a loopback address: set it behind a reverse proxy that keeps the public name."""  # noqa: E501
     cors_allowed_origins: Origins = ()
     """Origins of web pages, separated by commas, that may use this server from a browser, such as https://chat.example. Default: none but this machine's own, and without CORS headers."""  # noqa: E501
+    database_url: SecretStr | None = None
+    """Where stored completions and responses are kept: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME. Default: a SQLite file in the user's data directory, made when something is stored for the first time."""  # noqa: E501
+    response_ttl_s: float = Field(default=3600.0, gt=0)
+    """How long a response can be read and continued whose request did not ask to store it, in seconds. It is kept in memory only."""  # noqa: E501
+    response_memory_mb: int = Field(default=64, ge=1)
+    """Memory for responses whose requests did not ask to store them, in MiB; the oldest go first."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe entries to log. Each request is one JSON line on stderr at level info."""
     otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://\S+$")
     """Base address of an OpenTelemetry collector that takes spans by OTLP over HTTP, such as http://127.0.0.1:4318; needs the extra tracing. Default: what OTEL_EXPORTER_OTLP_ENDPOINT says, else no spans."""  # noqa: E501
 
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        if self.served_model_name in self.models:
+            raise ValueError(
+                f"two models are called {self.served_model_name!r}: rename one with --model-name or --models"
+            )
+        return self
+
     @property
     def served_model_name(self) -> str:
         """The model id on the wire."""
         return self.model_name or Path(self.model).name or Path(self.model).resolve().name
+
+    @property
+    def named_models(self) -> dict[str, str]:
+        """What to serve under which name, the default model first."""
+        return {self.served_model_name: self.model} | self.models
 
     @property
     def is_loopback(self) -> bool:

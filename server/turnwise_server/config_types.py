@@ -6,7 +6,7 @@ import re
 import typing
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, SecretStr, StringConstraints
 from pydantic_settings import NoDecode
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:]+\])(?::[1-9][0-9]{0,4})?")
@@ -30,8 +30,27 @@ def _check_origin(text: str) -> str:
     return text
 
 
+def _split_pairs(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+    if not all(name.strip() and path.strip() for name, _, path in pairs):
+        raise ValueError("write each as NAME=PATH, with commas between them")
+    names = [name.strip() for name, _, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError("a name is used twice")
+    return {name: path.strip() for name, (_, _, path) in zip(names, pairs, strict=True)}
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 """Names, separated by commas where they come as one text."""
+
+NamedPaths = Annotated[
+    dict[Annotated[str, StringConstraints(min_length=1)], Annotated[str, StringConstraints(min_length=1)]],
+    NoDecode,
+    BeforeValidator(_split_pairs),
+]
+"""Names and what they stand for; as one text, `NAME=PATH` with commas between them."""
 
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_commas)]
 """Secrets, separated by commas where they come as one text."""

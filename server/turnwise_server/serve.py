@@ -9,19 +9,20 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
+from functools import partial
 from typing import Any, TypeVar
 
 import uvicorn
 
+from turnwise_server.api.model_swaps import ModelSwaps
 from turnwise_server.api.served_models import ServedModel, ServedModels
 from turnwise_server.api.services import Services
+from turnwise_server.api.storage import open_storage
 from turnwise_server.app import create_app
 from turnwise_server.auth import KeyRing
-from turnwise_server.chat.model import ChatModel
 from turnwise_server.config import Settings
-from turnwise_server.engine.base import Engine
 from turnwise_server.listen import cannot_listen, url_of
+from turnwise_server.load import load_model
 from turnwise_server.log import get_logger
 
 EXIT_ENGINE_LOST = 70
@@ -65,56 +66,34 @@ async def serve(settings: Settings, keys: KeyRing, listener: socket.socket) -> i
         ConfigurationError: the model cannot be served.
     """
     signals = Signals()
-    engine = make_engine(settings)
+    services = make_services(settings)
     began = time.monotonic()
     try:
-        services = await _unless(signals.asked, _load(settings, engine))
-        if services is None:
+        if await _unless(signals.asked, _load(services)) is None:
             return 0
         limit_s = ENGINE_RESTART_LIMIT_S + ENGINE_RESTART_LOADS * (time.monotonic() - began)
         return await _run(services, keys, listener, signals, restart_limit_s=limit_s)
     finally:
-        await engine.close()
+        await services.swaps.close()
+        await asyncio.to_thread(services.storage.close)
         listener.close()
 
 
-def make_engine(settings: Settings) -> Engine:
-    """Return the engine that the settings ask for, not started.
+def make_services(settings: Settings) -> Services:
+    """Return the services of a server that has yet to load its models.
 
     Raises:
-        ConfigurationError: the fake engine's script or tokenizer cannot be read.
+        ConfigurationError: there cannot be a database of that address.
     """
-    if settings.engine == "fake":
-        from turnwise_server.engine.fake_script import FakeScript, load_fake_engine
-
-        return load_fake_engine(
-            Path(settings.model),
-            FakeScript.read(settings.fake_script),
-            context_length=settings.context_length,
-            max_batch=settings.max_batch,
-            max_queued_requests=settings.max_queued_requests,
-        )
-    from turnwise_server.engine.process_engine import ProcessEngine
-
-    return ProcessEngine(
-        settings.model,
-        device=settings.device,
-        dtype=settings.dtype,
-        threads=settings.threads,
-        max_batch=settings.max_batch,
-        kv_memory_mb=settings.kv_memory_mb,
-        context_length=settings.context_length,
-        max_queued_requests=settings.max_queued_requests,
-        max_queued_tokens=settings.max_queued_tokens,
-        prefill_chunk=settings.prefill_chunk,
-    )
+    models = ServedModels(allows_default=settings.allow_default_model)
+    swaps = ModelSwaps(models, partial(load_model, settings))
+    return Services(settings, models, swaps, open_storage(settings))
 
 
-async def _load(settings: Settings, engine: Engine) -> Services:
-    info = await engine.start()
-    model = await asyncio.to_thread(ChatModel.load, settings.model, engine, info)
-    served = ServedModel(settings.served_model_name, engine, model)
-    return Services(settings=settings, models=ServedModels([served]))
+async def _load(services: Services) -> Services:
+    for name, source in services.settings.named_models.items():
+        await services.swaps.put(name, source)
+    return services
 
 
 async def _run(
@@ -135,7 +114,7 @@ async def _run(
         on_started=lambda: _announce(services.settings, listener, has_keys=bool(keys)),
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    engine_lost = asyncio.create_task(_engine_lost(services.models.default.engine, restart_limit_s))
+    engine_lost = asyncio.create_task(_engine_lost(services.models, restart_limit_s))
     asked = asyncio.create_task(signals.asked.wait())
     await asyncio.wait({serving, engine_lost, asked}, return_when=asyncio.FIRST_COMPLETED)
     exit_code = 0
@@ -178,12 +157,16 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Re
         await asyncio.gather(task, waiting, return_exceptions=True)
 
 
-async def _engine_lost(engine: Engine, limit_s: float) -> None:
-    """Return when the engine has been dead for longer than `limit_s`."""
-    last_alive = time.monotonic()
-    while time.monotonic() - last_alive < limit_s:
-        if engine.stats().is_alive:
-            last_alive = time.monotonic()
+async def _engine_lost(models: ServedModels, limit_s: float) -> None:
+    """Return when one of the engines has been dead for longer than `limit_s`."""
+    last_alive: dict[ServedModel, float] = {}
+    while True:
+        now = time.monotonic()
+        last_alive = {
+            model: now if model.engine.stats().is_alive else last_alive.get(model, now) for model in models
+        }
+        if now - min(last_alive.values()) >= limit_s:
+            return
         await asyncio.sleep(min(1.0, limit_s / 2))
 
 

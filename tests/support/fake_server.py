@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx2
 
 from support.tiny_tokenizers import CHATML, tiny_tokenizer
+from turnwise_server.api.model_swaps import ModelSwaps
 from turnwise_server.api.served_models import ServedModel, ServedModels
 from turnwise_server.api.services import Services
+from turnwise_server.api.storage import Storage
 from turnwise_server.app import create_app
 from turnwise_server.auth import KeyRing
 from turnwise_server.chat.checkpoint_files import GenerationDefaults
 from turnwise_server.chat.model import ChatModel
 from turnwise_server.config import Settings
 from turnwise_server.engine.fake_engine import FakeEngine
+from turnwise_server.load import load_model
+from turnwise_server.store.connect import memory_database
+from turnwise_server.store.database import Database
 
 TOKENIZER = tiny_tokenizer(CHATML)
 END_OF_TURN = int(TOKENIZER.convert_tokens_to_ids("<|im_end|>"))
@@ -51,9 +57,10 @@ async def fake_server(
     keys: KeyRing | None = None,
     headers: dict[str, str] | None = None,
     script: Sequence[Sequence[int]] | None = None,
+    database: Database | None = None,
     **engine_options: Any,
 ) -> AsyncIterator[FakeServer]:
-    """Serve the replies in order, then again from the first."""
+    """Serve the replies in order, then again from the first. Without a `database` things are stored in memory."""
     engine = FakeEngine(
         script or [encode(reply) for reply in replies or ("Hi!",)],
         vocab_size=len(TOKENIZER),
@@ -63,11 +70,14 @@ async def fake_server(
     info = await engine.start()
     chat = ChatModel(TOKENIZER, engine, info, defaults=GenerationDefaults(), source="tiny")
     chosen = Settings(**({"model_name": "test"} | (settings or {})))
-    served = ServedModel(chosen.served_model_name, engine, chat, created=1_760_000_000)
-    services = Services(settings=chosen, models=ServedModels([served]))
+    served = ServedModel(chosen.served_model_name, chosen.model, engine, chat, created=1_760_000_000)
+    models = ServedModels(served, allows_default=chosen.allow_default_model)
+    storage = Storage(database or memory_database(), response_ttl_s=60, response_memory_bytes=10**7)
+    services = Services(chosen, models, ModelSwaps(models, partial(load_model, chosen)), storage)
     transport = httpx2.ASGITransport(app=create_app(services, keys), raise_app_exceptions=True)
     async with httpx2.AsyncClient(
         transport=transport, base_url="http://127.0.0.1:8000", headers=headers
     ) as client:
         yield FakeServer(client, engine, services)
-    await engine.close()
+    await services.swaps.close()
+    storage.close()

@@ -11,6 +11,7 @@ from turnwise_server.errors import (
     ContextLengthError,
     EngineDeadError,
     EngineError,
+    GrammarError,
     QueueFullError,
     RateLimitError,
     RequestError,
@@ -119,6 +120,8 @@ def error_reply(error: Exception, request_id: str = "") -> ErrorReply:
             return overloaded()
         case StoreError():
             return storage_unavailable()
+        case GrammarError():
+            return grammar_too_complex()
         case EngineDeadError() | EngineError():
             return engine_unavailable()
         case _:
@@ -175,7 +178,7 @@ def missing_model() -> ErrorReply:
     """The request names no model, and this server does not choose one for it."""
     return ErrorReply(
         400,
-        "Missing required parameter: 'model'. GET /v1/models lists what this server offers.",
+        "Missing required parameter: 'model'.",
         code="missing_required_parameter",
         param="model",
     )
@@ -302,6 +305,17 @@ def engine_unavailable() -> ErrorReply:
         "The engine that generates replies has stopped. Please retry in a moment.",
         "engine_unavailable",
         RETRY_LATER_S,
+    )
+
+
+def grammar_too_complex() -> ErrorReply:
+    """A schema was accepted, and following it became too much work in the middle of the reply."""
+    return ErrorReply(
+        400,
+        "The reply could not be completed: following its JSON schema became too complex. Simplify the schema of "
+        "'response_format' or 'tools': fewer alternatives, shorter patterns.",
+        code="invalid_value",
+        param="response_format",
     )
 
 

@@ -12,14 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from turnwise_server import __version__
-from turnwise_server.api.chat_request import ChatCompletionRequest
+from turnwise_server.api.gate import OPEN_PATHS
 from turnwise_server.api.respond import json_response
-from turnwise_server.api.wire import ChatCompletionChunk, ErrorBody
+from turnwise_server.api.wire import ErrorBody
 
 router = APIRouter()
 
 _REF = "#/components/schemas/{model}"
-_MODELS: tuple[type[BaseModel], ...] = (ChatCompletionRequest, ChatCompletionChunk)
 
 
 def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -30,8 +29,17 @@ def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def describe_json_body(model: type[BaseModel]) -> dict[str, Any]:
     """Declare the body of a route that reads it by itself."""
-    schema = {"$ref": _REF.format(model=model.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    content = {"application/json": {"schema": _schema(model)}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def describe_stream(frame: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """Declare that a route may answer with server-sent events, and what one of them holds."""
+    return {200: {"content": {"text/event-stream": {"schema": _schema(frame)}}}}
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema(ref_template=_REF)
 
 
 @router.get("/openapi.json", responses=describe_errors(401, 403, 500))
@@ -49,14 +57,26 @@ def _document(app: FastAPI) -> dict[str, Any]:
         description="A chat server that speaks the OpenAI API.",
         routes=app.routes,
     )
-    schemas = content["components"]["schemas"]
-    for model in _MODELS:
-        schema = model.model_json_schema(ref_template=_REF)
-        schemas.update(schema.pop("$defs", {}))
-        schemas[model.__name__] = schema
+    _share_schemas(content["paths"], content["components"]["schemas"])
     content["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for path, operations in content["paths"].items():
         for operation in operations.values():
-            if path.startswith("/v1/"):
+            if path not in OPEN_PATHS:
                 operation["security"] = [{"key": []}, {}]
     return content
+
+
+def _share_schemas(node: Any, schemas: dict[str, Any]) -> None:
+    """Move every schema that a route described by itself, and what it refers to, among the shared ones."""
+    if isinstance(node, list):
+        for value in node:
+            _share_schemas(value, schemas)
+    if not isinstance(node, dict):
+        return
+    own = node.get("schema")
+    if isinstance(own, dict) and own.get("type") == "object" and "title" in own:
+        schemas.update(own.pop("$defs", {}))
+        schemas[own["title"]] = own
+        node["schema"] = {"$ref": _REF.format(model=own["title"])}
+    for value in node.values():
+        _share_schemas(value, schemas)

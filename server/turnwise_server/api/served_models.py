@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -20,6 +20,8 @@ class ServedModel:
     """One model under one name: an engine, and the chat layer in front of it."""
 
     name: str
+    source: str
+    """The directory or hub name it was loaded from."""
     engine: Engine
     chat: ChatModel
     created: int = field(default_factory=lambda: int(time.time()))
@@ -35,9 +37,10 @@ class ServedModel:
 
 
 class ServedModels:
-    """Every model that is served; the first one is the default."""
+    """Every model that is served; the first one put in is the default."""
 
-    def __init__(self, models: Iterable[ServedModel], *, allows_default: bool = False) -> None:
+    def __init__(self, *models: ServedModel, allows_default: bool = False) -> None:
+        """Serve `models`; with `allows_default`, requests need not name one."""
         self._models = {model.name: model for model in models}
         self._allows_default = allows_default
         # Requests are read in threads: finding a model and holding it must not be torn apart by a replacement.
@@ -83,12 +86,23 @@ class ServedModels:
                 model.users -= 1
             self._released.set()
 
-    def replace(self, model: ServedModel) -> ServedModel | None:
+    def put(self, model: ServedModel) -> ServedModel | None:
         """Serve `model` under its name from now on; return the one that had the name, which requests may still hold."""
         with self._lock:
             before = self._models.get(model.name)
             self._models[model.name] = model
         return before
+
+    def remove(self, name: str) -> ServedModel:
+        """Serve a model no longer and return it; requests may still hold it.
+
+        Raises:
+            ApiError: 404 model_not_found.
+        """
+        with self._lock:
+            model = self.get(name)
+            del self._models[name]
+        return model
 
     async def unused(self, model: ServedModel) -> None:
         """Return when no request holds `model` any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import string
+import time
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -11,11 +12,15 @@ from starlette.requests import Request
 
 from turnwise_server.api.lifecycle import Lifecycle
 from turnwise_server.api.metrics import Metrics
+from turnwise_server.api.model_swaps import ModelSwaps
 from turnwise_server.api.served_models import ServedModels
+from turnwise_server.api.storage import Storage
 from turnwise_server.api.tracing import Tracer, UnwrittenTracer
 from turnwise_server.config import Settings
+from turnwise_server.limits.limiter import RateLimiter
 
-_ID_ALPHABET = string.ascii_letters + string.digits
+_ID_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
+"""In the order of their bytes, so that ids sort by the time that they begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,9 @@ class Services:
 
     settings: Settings
     models: ServedModels
+    swaps: ModelSwaps
+    storage: Storage
+    limiter: RateLimiter
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     metrics: Metrics = field(default_factory=Metrics)
     tracer: Tracer = field(default_factory=UnwrittenTracer)
@@ -35,5 +43,7 @@ def services_of(request: Request) -> Services:
 
 
 def new_id(prefix: str) -> str:
-    """Make an id like OpenAI's: the prefix (`chatcmpl-`, `resp_`) and 29 letters and digits."""
-    return prefix + "".join(secrets.choice(_ID_ALPHABET) for _ in range(29))
+    """Make an id like OpenAI's: the prefix (`chatcmpl-`, `resp_`), the time in 8 letters and digits, 21 random ones."""
+    now_ms = time.time_ns() // 1_000_000
+    moment = (_ID_ALPHABET[now_ms // 62**place % 62] for place in range(7, -1, -1))
+    return prefix + "".join(moment) + "".join(secrets.choice(_ID_ALPHABET) for _ in range(21))

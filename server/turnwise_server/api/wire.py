@@ -153,6 +153,35 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
+class LoadedModel(BaseModel):
+    """A served model as the administrator sees it."""
+
+    id: str
+    object: Literal["admin.model"] = "admin.model"
+    created: int
+    """When it was loaded, in seconds since 1970."""
+    path: str
+    system_fingerprint: str
+    max_model_len: int
+    requests: int
+    """How many requests use it now."""
+
+
+class LoadedModelList(BaseModel):
+    """Every served model as the administrator sees it, the default first."""
+
+    object: Literal["list"] = "list"
+    data: list[LoadedModel]
+
+
+class ModelDeleted(BaseModel):
+    """A model that is served no longer."""
+
+    id: str
+    object: Literal["admin.model.deleted"] = "admin.model.deleted"
+    deleted: Literal[True] = True
+
+
 class Health(BaseModel):
     """The answer of /health."""
 

@@ -8,6 +8,7 @@ import pytest
 from turnwise_server.api.chat_request import ChatCompletionRequest
 from turnwise_server.api.errors import ERROR_CODES
 from turnwise_server.config import ENV_PREFIX, SECRET_FIELDS, Settings, flag_name
+from turnwise_server.config_sources import load_configuration
 
 ROOT = Path(__file__).parents[3]
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
@@ -18,7 +19,7 @@ def shown_default(field: str) -> str:
     default = Settings.model_fields[field].default
     if field == "model":
         return "the starter model"
-    if default in (None, ()):
+    if default in (None, (), {}):
         return ""
     if default is False:
         return "off"
@@ -35,8 +36,15 @@ def test_every_setting_is_documented_as_it_is(field: str) -> None:
 
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:
-    documented = set(re.findall(r"`TURNWISE_([A-Z_]+)`", CONFIGURATION))
-    assert documented == {field.upper() for field in Settings.model_fields}
+    documented = re.findall(r"^\| [^|]* \| `TURNWISE_([A-Z_]+)` \|", CONFIGURATION, re.MULTILINE)
+    assert sorted(documented) == sorted(field.upper() for field in Settings.model_fields)
+
+
+def test_the_configuration_file_that_is_shown_can_be_used(tmp_path: Path) -> None:
+    shown = re.search(r"```toml\n(.*?)```", CONFIGURATION, re.DOTALL)
+    assert shown
+    (tmp_path / "turnwise.toml").write_text(shown[1])
+    assert len(load_configuration({}, tmp_path / "turnwise.toml").places) > 2
 
 
 @pytest.mark.parametrize(("code", "status"), ERROR_CODES.items())

@@ -16,6 +16,9 @@ async def test_every_route_is_described() -> None:
     assert {
         (method, path) for path, methods in (await document())["paths"].items() for method in methods
     } == {
+        ("get", "/admin/models"),
+        ("post", "/admin/models"),
+        ("delete", "/admin/models/{model}"),
         ("post", "/v1/chat/completions"),
         ("get", "/v1/models"),
         ("get", "/v1/models/{model}"),
@@ -51,7 +54,7 @@ async def test_every_reference_resolves() -> None:
 
     names = {reference.removeprefix("#/components/schemas/") for reference in references(content)}
     assert names <= set(schemas)
-    assert {"ChatCompletionRequest", "ChatCompletion", "ErrorBody", "ModelList"} <= names
+    assert {"ChatCompletionRequest", "ChatCompletion", "ChatCompletionChunk", "ErrorBody", "ModelList"} <= names
 
 
 async def test_request_limits_stand_in_the_schema() -> None:

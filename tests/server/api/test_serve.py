@@ -15,6 +15,7 @@ import pytest
 
 from support.fake_model import write_fake_model, write_script
 from support.fake_server import HELLO
+from turnwise_server import load
 from turnwise_server import serve as serving
 from turnwise_server.auth import KeyRing
 from turnwise_server.config import Settings
@@ -38,15 +39,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engines(monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
     """The engines that were made."""
     made: list[FakeEngine] = []
-    make_engine = serving.make_engine
+    make_engine = load.make_engine
 
-    def remembering(settings: Settings) -> FakeEngine:
-        engine = make_engine(settings)
+    def remembering(settings: Settings, model: str) -> FakeEngine:
+        engine = make_engine(settings, model)
         assert isinstance(engine, FakeEngine)
         made.append(engine)
         return engine
 
-    monkeypatch.setattr(serving, "make_engine", remembering)
+    monkeypatch.setattr(load, "make_engine", remembering)
     return made
 
 
