@@ -111,6 +111,18 @@ def parse_chat_request(body: Mapping[str, object], *, max_messages: int) -> Chat
     Raises:
         RequestError: with OpenAI's message, code and param.
     """
+    check_message_count(body, max_messages)
+    request = validate(ChatCompletionRequest, body)
+    _check_together(request)
+    return request
+
+
+def check_message_count(body: Mapping[str, object], max_messages: int) -> None:
+    """Refuse too many messages before one of them is read.
+
+    Raises:
+        RequestError: naming `messages`.
+    """
     messages = body.get("messages")
     if isinstance(messages, list) and len(messages) > max_messages:
         raise RequestError(
@@ -119,9 +131,6 @@ def parse_chat_request(body: Mapping[str, object], *, max_messages: int) -> Chat
             param="messages",
             code="array_above_max_length",
         )
-    request = validate(ChatCompletionRequest, body)
-    _check_together(request)
-    return request
 
 
 def ignored_params(body: Mapping[str, object]) -> list[str]:
