@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-import types
-import typing
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated
 
 import typer
-from pydantic.fields import FieldInfo
 
 from turnwise_server.auth import hash_key, new_key
-from turnwise_server.config import SECRET_FIELDS, Settings, flag_name, variable_name
-from turnwise_server.config_sources import load_configuration
+from turnwise_server.cli_flags import with_setting_flags
+from turnwise_server.config import Settings
+from turnwise_server.config_sources import CONFIG_VARIABLE, Configuration, load_configuration
 from turnwise_server.errors import ConfigurationError, TurnwiseError
 
 EXIT_CONFIGURATION = 78
@@ -44,35 +41,77 @@ def _fail(error: TurnwiseError, exit_code: int) -> int:
     return exit_code
 
 
-def _serve(context: typer.Context, version: bool, **flags: object) -> None:
+def _serve(
+    context: typer.Context,
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help=f"TOML file with settings. [{CONFIG_VARIABLE}]", show_default=False
+        ),
+    ] = None,
+    check_config: Annotated[
+        bool,
+        typer.Option(
+            "--check-config", help="Say whether a server would start like this, and exit with 0 or 78."
+        ),
+    ] = False,
+    print_config: Annotated[
+        bool,
+        typer.Option(
+            "--print-config", help="Print the settings in effect as TOML, without secrets, and exit."
+        ),
+    ] = False,
+    **flags: object,
+) -> None:
     """Serve a chat model with the OpenAI API.
 
-    Every flag can also be set as an environment variable. API keys in plain text come by TURNWISE_API_KEYS only.
+    Every flag can also be set by the environment variable beside it, or under its name in the TOML file. A flag goes
+    before the variable, that before the file. Secrets have no flag.
     """
     if version:
         from turnwise_server import __version__
 
         typer.echo(__version__)
         return
-    if context.invoked_subcommand is None:
-        run({name: value for name, value in flags.items() if value is not None})
+    if context.invoked_subcommand is not None:
+        return
+    given = {name: value for name, value in flags.items() if value is not None}
+    configuration = load_configuration(given, config)
+    if check_config or print_config:
+        report(configuration, is_check=check_config, is_print=print_config)
+    else:
+        run(configuration.settings)
 
 
-def run(flags: dict[str, object]) -> None:
-    """Check the settings, then load the model and serve.
+def report(configuration: Configuration, *, is_check: bool, is_print: bool) -> None:
+    """Check or print a configuration, and start nothing.
+
+    Raises:
+        ConfigurationError: a server would not start like this.
+    """
+    from turnwise_server.check_config import check_access, check_models
+    from turnwise_server.config_print import as_toml
+
+    if is_check:
+        check_access(configuration.settings)
+        for model in check_models(configuration.settings):
+            typer.echo(
+                f"not checked: {model!r} is no directory here; it may be on the Hugging Face hub", err=True
+            )
+    typer.echo(as_toml(configuration).rstrip() if is_print else "ok")
+
+
+def run(settings: Settings) -> None:
+    """Take the address, then load the model and serve.
 
     Raises:
         ConfigurationError: the server may not or cannot start like this.
     """
-    settings = load_configuration(flags).settings
-    from turnwise_server.auth import KeyRing
+    from turnwise_server.check_config import check_access
 
-    keys = KeyRing.load(settings.api_keys_file, [key.get_secret_value() for key in settings.api_keys])
-    if not settings.is_loopback and not keys and not settings.insecure:
-        raise ConfigurationError(
-            f"refusing to listen on {settings.host} without API keys, where others can reach it: make a key with "
-            "`turnwise-server hash-key >> keys.txt` and pass --api-keys-file keys.txt, or pass --insecure"
-        )
+    keys = check_access(settings)
     from turnwise_server.listen import bind
 
     listener = bind(settings.host, settings.port)
@@ -108,48 +147,7 @@ def hash_key_command(
         raise ConfigurationError(f"the line for the key file {error}") from error
 
 
-def _option(field: str, info: FieldInfo) -> inspect.Parameter:
-    """Return the flag of one setting. Its default stays None, so that the environment can speak."""
-    shown = "" if info.default in (None, (), False) or field == "model" else f"; default: {info.default}"
-    choices = typing.get_args(info.annotation) if typing.get_origin(info.annotation) is Literal else ()
-    option = typer.Option(
-        flag_name(field),
-        help=f"{info.description} [{variable_name(field)}{shown}]",
-        metavar="|".join(choices) or None,
-        show_default=False,
-    )
-    kind = Annotated[_flag_type(info.annotation) | None, option]  # type: ignore[valid-type]  # made at run time
-    return inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-
-
-def _flag_type(annotation: Any) -> type:
-    """Return what the flag's text is parsed as; the settings class checks the rest."""
-    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    kind = next(option for option in options if option is not types.NoneType)
-    return kind if kind in (bool, int, float) else str
-
-
-def _with_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give the command one flag for each setting that is no secret."""
-    own = [
-        inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
-        inspect.Parameter(
-            "version",
-            inspect.Parameter.KEYWORD_ONLY,
-            default=False,
-            annotation=Annotated[bool, typer.Option("--version", help="Print the version and exit.")],
-        ),
-    ]
-    flags = [
-        _option(field, info) for field, info in Settings.model_fields.items() if field not in SECRET_FIELDS
-    ]
-    parameters = [*own, *flags]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
-
-
-app.callback(invoke_without_command=True)(_with_flags(_serve))
+app.callback(invoke_without_command=True)(with_setting_flags(_serve))
 
 if __name__ == "__main__":
     main()

@@ -133,5 +133,5 @@ def _explain(error: ValidationError, given: Mapping[str, Given]) -> str:
     reason = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
         return reason
-    field = str(problem["loc"][0])
-    return f"{field} ({given[field].place}) is not valid: {reason}"
+    name = ".".join(map(str, problem["loc"]))
+    return f"{name} ({given[str(problem['loc'][0])].place}) is not valid: {reason}"

@@ -63,6 +63,10 @@ def test_values_may_have_the_types_of_toml_or_be_text_as_in_variables(file: Path
             "port (turnwise.toml:1) is not valid: Input should be less than or equal to 65535",
         ),
         ("host = 1979-05-27\n", "host (turnwise.toml:1) is not valid: Input should be a valid string"),
+        (
+            "[models]\na = 'b'\nx = 5\n",
+            "models.x (turnwise.toml:1) is not valid: Input should be a valid string",
+        ),
         ("threads = true\n", "threads (turnwise.toml:1) is not a switch: it cannot be true or false"),
     ],
 )

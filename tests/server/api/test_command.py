@@ -1,6 +1,6 @@
 """The `turnwise-server` command and its settings."""
 
-import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,56 +11,18 @@ from typer.testing import CliRunner
 
 from turnwise_server import __version__, cli
 from turnwise_server.auth import KeyRing
-from turnwise_server.config import Settings
-from turnwise_server.config_sources import load_configuration
+from turnwise_server.config import SECRET_FIELDS, Settings
 from turnwise_server.errors import ConfigurationError
 
 runner = CliRunner()
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("TURNWISE_")]:
-        monkeypatch.delenv(name)
-
-
-def test_a_flag_goes_before_the_environment_and_that_before_the_default(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("TURNWISE_PORT", "9001")
-    monkeypatch.setenv("TURNWISE_MAX_BATCH", "")
-    settings = load_configuration({"max_messages": 7}).settings
-    assert (settings.max_messages, settings.port, settings.max_batch) == (7, 9001, 32)
-    assert load_configuration({"port": 9002}).settings.port == 9002
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1
-
-
-@pytest.mark.parametrize(
-    ("flags", "named"),
-    [
-        ({"port": 70_000}, "port (--port)"),
-        ({"engine": "magic"}, "engine (--engine)"),
-        ({"drain_timeout_s": float("nan")}, "drain_timeout_s (--drain-timeout-s)"),
-        ({"model_name": ""}, "model_name (--model-name)"),
-    ],
-)
-def test_a_setting_that_is_not_valid_is_named(flags: dict[str, object], named: str) -> None:
-    with pytest.raises(ConfigurationError) as refused:
-        load_configuration(flags)
-    assert named in str(refused.value)
-
-
-def test_lists_are_separated_by_commas_and_keys_stay_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TURNWISE_API_KEYS", "first-key, second-key,")
-    monkeypatch.setenv("TURNWISE_ALLOWED_HOSTS", "a.example,b.example")
-    settings = load_configuration({}).settings
-    assert [key.get_secret_value() for key in settings.api_keys] == ["first-key", "second-key"]
-    assert settings.allowed_hosts == ("a.example", "b.example")
-    assert "first-key" not in repr(settings)
 
 
 @pytest.mark.parametrize(
@@ -91,12 +53,6 @@ def test_loopback_addresses_are_known(host: str, is_loopback: bool) -> None:
     assert Settings(host=host).is_loopback is is_loopback
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "chat.example"])
-def test_a_server_for_others_needs_keys_or_insecure(host: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"hash-key.*--api-keys-file.*--insecure"):
-        cli.run({"host": host})
-
-
 def test_a_refusal_is_one_line_and_exit_code_78() -> None:
     command = [sys.executable, "-m", "turnwise_server.cli", "--host", "0.0.0.0"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -109,7 +65,7 @@ def test_every_setting_but_secrets_is_a_flag() -> None:
     shown = runner.invoke(cli.app, ["--help"], terminal_width=200).stdout
     for field in Settings.model_fields:
         flag = "--" + field.replace("_", "-")
-        assert (f"{flag} " in shown) is (field != "api_keys"), flag
+        assert (f"{flag} " in shown) is (field not in SECRET_FIELDS), flag
     assert "TURNWISE_DEFAULT_MAX_TOKENS" in shown
 
 
@@ -122,29 +78,64 @@ def test_the_version_is_printed() -> None:
     assert runner.invoke(cli.app, ["--version"]).stdout.strip() == __version__
 
 
-def test_flags_reach_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, object] = {}
-    monkeypatch.setattr(cli, "run", given.update)
-    arguments = [
-        "--port",
-        "0",
-        "--drain-timeout-s",
-        "1.5",
-        "--insecure",
-        "--model",
-        "m",
-        "--allowed-hosts",
-        "a,b",
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """The settings of the servers that the command started."""
+    settings: list[Settings] = []
+    monkeypatch.setattr(cli, "run", settings.append)
+    return settings
+
+
+def test_flags_reach_the_settings(started: list[Settings]) -> None:
+    numbers = ["--port", "0", "--drain-timeout-s", "1.5"]
+    others = ["--insecure", "--model", "m", "--allowed-hosts", "a,b"]
+    assert runner.invoke(cli.app, [*numbers, *others]).exit_code == 0
+    assert started == [
+        Settings(port=0, drain_timeout_s=1.5, insecure=True, model="m", allowed_hosts=("a", "b"))
     ]
-    assert runner.invoke(cli.app, arguments).exit_code == 0
-    assert given == {
-        "port": 0,
-        "drain_timeout_s": 1.5,
-        "insecure": True,
-        "model": "m",
-        "allowed_hosts": "a,b",
-    }
-    assert load_configuration(given).settings.allowed_hosts == ("a", "b")
+
+
+def test_flags_go_before_the_file(started: list[Settings], tmp_path: Path) -> None:
+    file = tmp_path / "turnwise.toml"
+    file.write_text("port = 1\ninsecure = true\nmax_batch = 1\n")
+    runner.invoke(cli.app, ["--config", str(file), "--port", "2", "--no-insecure"])
+    assert started == [Settings(port=2, insecure=False, max_batch=1)]
+
+
+def test_print_config_prints_what_config_takes_and_starts_nothing(
+    started: list[Settings], tmp_path: Path
+) -> None:
+    printed = runner.invoke(cli.app, ["--port", "1", "--print-config"])
+    file = tmp_path / "turnwise.toml"
+    file.write_text(printed.stdout)
+    assert (printed.exit_code, started) == (0, [])
+    runner.invoke(cli.app, ["--config", str(file)])
+    assert started == [Settings(port=1)]
+
+
+def test_check_config_says_ok_and_takes_no_address(started: list[Settings]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        arguments = ["--engine", "fake", "--port", str(other.getsockname()[1]), "--check-config"]
+        checked = runner.invoke(cli.app, arguments)
+    assert (checked.exit_code, checked.stdout, started) == (0, "ok\n", [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "0.0.0.0"], "refusing to listen on 0.0.0.0 without API keys"),
+        (["--config", "nowhere.toml"], "cannot read the configuration file 'nowhere.toml'"),
+        (["--print-config", "--check-config", "--api-keys-file", "nowhere"], "cannot read the key file"),
+    ],
+)
+def test_a_configuration_that_fails_the_check_is_one_line_and_exit_code_78(
+    arguments: list[str], said: str
+) -> None:
+    command = [sys.executable, "-m", "turnwise_server.cli", "--check-config", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (78, "")
+    assert ended.stderr.startswith(f"turnwise-server: {said}")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_hash_key_hashes_the_key_it_is_sent() -> None:
