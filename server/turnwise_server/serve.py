@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ from turnwise_server.api.model_swaps import ModelSwaps
 from turnwise_server.api.served_models import ServedModel, ServedModels
 from turnwise_server.api.services import Services
 from turnwise_server.api.storage import open_storage
+from turnwise_server.api.tracing import make_tracer
 from turnwise_server.app import create_app
 from turnwise_server.auth import KeyRing
 from turnwise_server.config import Settings
@@ -76,6 +78,7 @@ async def serve(settings: Settings, keys: KeyRing, listener: socket.socket) -> i
     finally:
         await services.swaps.close()
         await asyncio.to_thread(services.storage.close)
+        await services.tracer.close()
         listener.close()
 
 
@@ -83,11 +86,12 @@ def make_services(settings: Settings) -> Services:
     """Return the services of a server that has yet to load its models.
 
     Raises:
-        ConfigurationError: there cannot be a database of that address.
+        ConfigurationError: there cannot be a database of that address, or no traces as they are asked for.
     """
+    tracer = make_tracer(settings.otlp_endpoint, os.environ)
     models = ServedModels(allows_default=settings.allow_default_model)
     swaps = ModelSwaps(models, partial(load_model, settings))
-    return Services(settings, models, swaps, open_storage(settings))
+    return Services(settings, models, swaps, open_storage(settings), tracer=tracer)
 
 
 async def _load(services: Services) -> Services:
