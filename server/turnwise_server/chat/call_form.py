@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import product, takewhile
 from typing import Any
 
+from turnwise_server.chat.structured import CallWrapper
+
 Render = Callable[[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]], bool], str | None]
 """(messages, tools, whether a reply is to follow) -> text; None where the template refuses."""
 
@@ -40,45 +42,36 @@ _PROBE_TOOLS = [
 
 @dataclass(frozen=True, slots=True)
 class CallForm:
-    """What stands around the JSON objects of calls, and how the objects name their two parts.
+    """What a model writes when it calls tools."""
 
-    A reply with calls is `list_begin`, calls joined by `separator`, `list_end`; a call is `begin`, object, `end`.
-    """
-
-    name_key: str = "name"
-    arguments_key: str = "arguments"
-    begin: str = ""
-    end: str = ""
-    separator: str = ""
-    list_begin: str = ""
-    list_end: str = ""
+    wrapper: CallWrapper
     can_be_many: bool = True
     """Whether the template writes several calls of one reply."""
 
     @property
     def is_list(self) -> bool:
         """Whether calls stand in a JSON array."""
-        return (self.list_begin + self.begin).rstrip().endswith("[")
+        return (self.wrapper.list_begin + self.wrapper.begin).rstrip().endswith("[")
 
     @property
     def marker(self) -> str:
         """What tells calls from text; empty where they are nothing but JSON."""
-        return (self.list_begin + self.begin).strip().removesuffix("[").rstrip()
+        return (self.wrapper.list_begin + self.wrapper.begin).strip().removesuffix("[").rstrip()
 
     @property
     def end_marker(self) -> str:
         """What closes a call."""
-        return self.end.strip()
+        return self.wrapper.end.strip()
 
     @property
     def next_marker(self) -> str:
         """What leads from one call to the next."""
-        return (self.separator + self.begin).strip()
+        return (self.wrapper.separator + self.wrapper.begin).strip()
 
     @property
     def last_marker(self) -> str:
         """What follows the last call."""
-        return self.list_end.strip()
+        return self.wrapper.list_end.strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,34 +153,50 @@ def _between(text: str, prompt: str, reply: str) -> str:
 
 def _learn_form(one: str | None, two: str | None) -> CallForm | None:
     """Learn from the text of one call, and from that of two if the template writes two."""
-    alone = None if one is None else _find_call(one, _NAMES[0])
+    alone = _find_call(one, _NAMES[0])
     if one is None or alone is None:
         return None
-    start, stop, keys = alone
-    before, after = one[:start], one[stop:]
-    pair = None if two is None else (_find_call(two, _NAMES[0]), _find_call(two, _NAMES[1]))
-    if two is None or pair is None or pair[0] is None or pair[1] is None:
-        is_list = before.rstrip().endswith("[")
-        around = {"list_begin": before, "list_end": after} if is_list else {"begin": before, "end": after}
-        return CallForm(*keys, **around, can_be_many=False)
-    between = two[pair[0][1] : pair[1][0]]
-    end = _common_prefix(after, between)
-    begin = _common_suffix(before, between[len(end) :])
-    return CallForm(
-        *keys,
+    before, after = one[: alone.start], one[alone.stop :]
+    first, second = _find_call(two, _NAMES[0]), _find_call(two, _NAMES[1])
+    if two is None or first is None or second is None:
+        return CallForm(_wrapper(before, after, between=None, keys=alone), can_be_many=False)
+    return CallForm(_wrapper(before, after, between=two[first.stop : second.start], keys=alone))
+
+
+def _wrapper(before: str, after: str, *, between: str | None, keys: _FoundCall) -> CallWrapper:
+    """Part what stands before, after and between calls into what is each call's and what is the list's."""
+    if between is None:
+        end, begin = ("", "") if before.rstrip().endswith("[") else (after, before)
+        separator = ""
+    else:
+        end = _common_prefix(after, between)
+        begin = _common_suffix(before, between[len(end) :])
+        separator = between[len(end) : len(between) - len(begin)]
+    return CallWrapper(
         begin=begin,
         end=end,
-        separator=between[len(end) : len(between) - len(begin)],
+        separator=separator,
         list_begin=before[: len(before) - len(begin)],
         list_end=after[len(end) :],
+        name_key=keys.name_key,
+        arguments_key=keys.arguments_key,
     )
 
 
-def _find_call(text: str, name: str) -> tuple[int, int, tuple[str, str]] | None:
-    """Return where the object of the call of `name` begins and ends, and its keys of name and arguments."""
+@dataclass(frozen=True, slots=True)
+class _FoundCall:
+    """Where the object of a call stands, and its keys of name and arguments."""
+
+    start: int
+    stop: int
+    name_key: str
+    arguments_key: str
+
+
+def _find_call(text: str | None, name: str) -> _FoundCall | None:
     decoder = json.JSONDecoder()
-    start = text.find("{")
-    while start >= 0:
+    start = -1 if text is None else text.find("{")
+    while text is not None and start >= 0:
         try:
             content, stop = decoder.raw_decode(text, start)
         except ValueError:
@@ -195,7 +204,7 @@ def _find_call(text: str, name: str) -> tuple[int, int, tuple[str, str]] | None:
         name_key = next((key for key, value in content.items() if value == name), None)
         arguments_key = next((key for key, value in content.items() if value == {_KEY: _VALUE}), None)
         if name_key is not None and arguments_key is not None:
-            return start, stop, (name_key, arguments_key)
+            return _FoundCall(start, stop, name_key, arguments_key)
         start = text.find("{", start + 1)
     return None
 

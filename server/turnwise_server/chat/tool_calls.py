@@ -191,7 +191,7 @@ class ToolCallParser:
         outputs.append(CallDelta(self.calls, "", self._new_id(), name))
         self.calls += 1
 
-    def _after_object(self, _outputs: list[Output]) -> bool:
+    def _after_object(self, outputs: list[Output]) -> bool:  # noqa: ARG002 - a state like the others
         """Skip what the template writes after a call; find out whether another follows, or text."""
         text = self._held.lstrip()
         markers = [self._form.next_marker, self._form.last_marker]
@@ -231,4 +231,4 @@ class ToolCallParser:
             outputs.append(content)
 
     def _new_scanner(self) -> CallScanner:
-        return CallScanner(self._form.name_key, self._form.arguments_key, self._names)
+        return CallScanner(self._form.wrapper.name_key, self._form.wrapper.arguments_key, self._names)

@@ -9,11 +9,16 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function of the client's; `parameters` is the JSON schema of its arguments."""
+    """A function of the client's."""
 
     name: str
     description: str = ""
-    parameters: Mapping[str, object] = field(default_factory=lambda: {"type": "object", "properties": {}})
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    """JSON schema of its arguments; {} stands for no arguments."""
+    is_strict: bool = False
+    """Calls must be valid under the schema, also where the model decides for itself whether to call."""
+    param: str = "tools"
+    """Where the schema stands in the request, for error messages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from jinja2 import TemplateError
 from support.tiny_tokenizers import CHATML, NAMED, STRICT
 from support.tool_templates import HERMES, LLAMA, MISTRAL, TEXT_ARGUMENTS, tool_tokenizer
 from turnwise_server.chat.call_form import CallForm, CallSpelling, ToolTraits, learn_tools
+from turnwise_server.chat.structured import CallWrapper
 
 
 def learn(template: str) -> ToolTraits | None:
@@ -27,22 +28,22 @@ def learn(template: str) -> ToolTraits | None:
 FAMILIES = {
     "hermes": (
         HERMES,
-        CallForm(begin="<tool_call>\n", end="\n</tool_call>", separator="\n"),
+        CallForm(CallWrapper("<tool_call>\n", "\n</tool_call>", "\n")),
         CallSpelling(has_text_arguments=False, has_short_ids=False, has_content=False),
     ),
     "llama": (
         LLAMA,
-        CallForm(arguments_key="parameters", can_be_many=False),
+        CallForm(CallWrapper("", "", "", arguments_key="parameters"), can_be_many=False),
         CallSpelling(has_text_arguments=False, has_short_ids=False, has_content=False),
     ),
     "mistral": (
         MISTRAL,
-        CallForm(separator=", ", list_begin="[TOOL_CALLS] [", list_end="]"),
+        CallForm(CallWrapper("", "", ", ", list_begin="[TOOL_CALLS] [", list_end="]")),
         CallSpelling(has_text_arguments=False, has_short_ids=True, has_content=False),
     ),
     "text arguments": (
         TEXT_ARGUMENTS,
-        CallForm(begin="<tool_call>\n", end="\n</tool_call>", separator="\n"),
+        CallForm(CallWrapper("<tool_call>\n", "\n</tool_call>", "\n")),
         CallSpelling(has_text_arguments=True, has_short_ids=False, has_content=False),
     ),
     "a list of tagged calls": (
@@ -50,10 +51,7 @@ FAMILIES = {
             "</tool_call>' }}{% endfor %}", "</tool_call>' }}{% endfor %}{{ '</calls>' }}"
         ),
         CallForm(
-            list_begin="<calls>",
-            begin="\n<tool_call>\n",
-            end="\n</tool_call>",
-            list_end="</calls>",
+            CallWrapper("\n<tool_call>\n", "\n</tool_call>", "", list_begin="<calls>", list_end="</calls>")
         ),
         CallSpelling(has_text_arguments=False, has_short_ids=False, has_content=False),
     ),

@@ -8,11 +8,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from turnwise_server.chat.call_form import CallForm
+from turnwise_server.chat.structured import CallWrapper
 from turnwise_server.chat.tool_calls import CallDelta, Output, ToolCallParser, new_call_id
 
-HERMES = CallForm(begin="<tool_call>\n", end="\n</tool_call>", separator="\n")
-LLAMA = CallForm(arguments_key="parameters", can_be_many=False)
-MISTRAL = CallForm(separator=", ", list_begin="[TOOL_CALLS] [", list_end="]")
+HERMES = CallForm(CallWrapper("<tool_call>\n", "\n</tool_call>", "\n"))
+LLAMA = CallForm(CallWrapper("", "", "", arguments_key="parameters"), can_be_many=False)
+MISTRAL = CallForm(CallWrapper("", "", ", ", list_begin="[TOOL_CALLS] [", list_end="]"))
 FORMS = {"hermes": HERMES, "llama": LLAMA, "mistral": MISTRAL}
 
 Result = tuple[str, list[tuple[str, str]]]
