@@ -23,6 +23,7 @@ from turnwise_server.api.tracing import make_tracer
 from turnwise_server.app import create_app
 from turnwise_server.auth import KeyRing
 from turnwise_server.config import Settings
+from turnwise_server.limits.from_settings import make_limiter
 from turnwise_server.listen import cannot_listen, url_of
 from turnwise_server.load import load_model
 from turnwise_server.log import get_logger
@@ -77,6 +78,7 @@ async def serve(settings: Settings, keys: KeyRing, listener: socket.socket) -> i
         return await _run(services, keys, listener, signals, restart_limit_s=limit_s)
     finally:
         await services.swaps.close()
+        await services.limiter.close()
         await asyncio.to_thread(services.storage.close)
         await services.tracer.close()
         listener.close()
@@ -91,7 +93,7 @@ def make_services(settings: Settings) -> Services:
     tracer = make_tracer(settings.otlp_endpoint, os.environ)
     models = ServedModels(allows_default=settings.allow_default_model)
     swaps = ModelSwaps(models, partial(load_model, settings))
-    return Services(settings, models, swaps, open_storage(settings), tracer=tracer)
+    return Services(settings, models, swaps, open_storage(settings), make_limiter(settings), tracer=tracer)
 
 
 async def _load(services: Services) -> Services:

@@ -21,6 +21,7 @@ from turnwise_server.chat.checkpoint_files import GenerationDefaults
 from turnwise_server.chat.model import ChatModel
 from turnwise_server.config import Settings
 from turnwise_server.engine.fake_engine import FakeEngine
+from turnwise_server.limits.from_settings import make_limiter
 from turnwise_server.load import load_model
 from turnwise_server.store.connect import memory_database
 from turnwise_server.store.database import Database
@@ -73,11 +74,13 @@ async def fake_server(
     served = ServedModel(chosen.served_model_name, chosen.model, engine, chat, created=1_760_000_000)
     models = ServedModels(served, allows_default=chosen.allow_default_model)
     storage = Storage(database or memory_database(), response_ttl_s=60, response_memory_bytes=10**7)
-    services = Services(chosen, models, ModelSwaps(models, partial(load_model, chosen)), storage)
+    swaps = ModelSwaps(models, partial(load_model, chosen))
+    services = Services(chosen, models, swaps, storage, make_limiter(chosen))
     transport = httpx2.ASGITransport(app=create_app(services, keys), raise_app_exceptions=True)
     async with httpx2.AsyncClient(
         transport=transport, base_url="http://127.0.0.1:8000", headers=headers
     ) as client:
         yield FakeServer(client, engine, services)
     await services.swaps.close()
+    await services.limiter.close()
     storage.close()
