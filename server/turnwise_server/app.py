@@ -8,7 +8,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from turnwise_server.api import admin, chat, completions, health, metrics_route, models, openapi
+from turnwise_server.api import (
+    admin,
+    chat,
+    completions,
+    health,
+    metrics_route,
+    models,
+    openapi,
+    response_routes,
+    responses,
+)
 from turnwise_server.api.body import BodyLimit
 from turnwise_server.api.cors import Cors
 from turnwise_server.api.errors import ErrorReply, error_reply, method_not_allowed, unknown_url
@@ -16,6 +26,7 @@ from turnwise_server.api.gate import HostGate, KeyGate
 from turnwise_server.api.rate_limits import RateLimitGate
 from turnwise_server.api.request_log import CLIENT_GONE, RequestLog, record_of
 from turnwise_server.api.respond import error_response
+from turnwise_server.api.response_background import BackgroundReplies
 from turnwise_server.api.services import Services
 from turnwise_server.auth import KeyRing
 from turnwise_server.errors import TurnwiseError
@@ -23,6 +34,8 @@ from turnwise_server.errors import TurnwiseError
 ROUTERS = (
     chat.router,
     completions.router,
+    responses.router,
+    response_routes.router,
     admin.router,
     models.router,
     health.router,
@@ -35,6 +48,7 @@ def create_app(services: Services, keys: KeyRing | None = None) -> FastAPI:
     """Return the application that serves `services` to whoever has one of `keys` (to all, if there are none)."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     app.state.services = services
+    app.state.background = BackgroundReplies()
     for router in ROUTERS:
         app.include_router(router)
     app.add_exception_handler(TurnwiseError, _refuse)
