@@ -1,0 +1,183 @@
+"""Writes one response: turn events in, the frames of its stream out. Pure.
+
+The whole response is what the stream adds up to: a reply that is not streamed is written in the same way, and only
+its last state is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+
+from turnwise_server.api.chat_reply import token_logprobs
+from turnwise_server.api.errors import ErrorReply
+from turnwise_server.api.response_items import item_id
+from turnwise_server.api.response_wire import (
+    IncompleteDetails,
+    ItemStatus,
+    ModelResponse,
+    OutputMessage,
+    OutputText,
+    ResponseError,
+    ResponseUsage,
+    Status,
+)
+from turnwise_server.api.wire import TokenLogprob, encode_json
+from turnwise_server.chat.turn import TextDelta, TurnEvent
+
+_encode_text = json.JSONEncoder(ensure_ascii=False).encode
+
+
+@dataclass(slots=True)
+class _OpenMessage:
+    """The message that is being written."""
+
+    id: str
+    index: int
+    texts: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+
+    @property
+    def place(self) -> dict[str, object]:
+        """Where its text belongs."""
+        return {"item_id": self.id, "output_index": self.index, "content_index": 0}
+
+    def item(self, status: ItemStatus) -> OutputMessage:
+        """Return the message as far as it is written."""
+        return OutputMessage(id=self.id, status=status, content=[self.part()])
+
+    def part(self) -> OutputText:
+        """Return its text as far as it is written."""
+        return OutputText(logprobs=self.logprobs, text="".join(self.texts))
+
+
+class ResponseWriter:
+    """Every method takes what happened and returns the frames that tell it; `response` is what is known so far."""
+
+    def __init__(self, draft: ModelResponse) -> None:
+        """Write on from `draft`, the response before anything has happened."""
+        self._response = draft
+        self._message: _OpenMessage | None = None
+        self._finish_reason = ""
+        self._sequence_number = 0
+
+    @property
+    def response(self) -> ModelResponse:
+        """The response as it stands, with the message that is being written."""
+        if self._message is None:
+            return self._response
+        # A message is only left open by what breaks a response off.
+        status: ItemStatus = "in_progress" if self._response.status == "in_progress" else "incomplete"
+        output = [*self._response.output, self._message.item(status)]
+        return self._response.model_copy(update={"output": output})
+
+    def created(self) -> bytes:
+        """Return the first frames."""
+        frames = self._lifecycle("created")
+        return frames + self._lifecycle("queued") if self._response.status == "queued" else frames
+
+    def started(self) -> bytes:
+        """Tell that the model has begun."""
+        self._update(status="in_progress")
+        return self._lifecycle("in_progress")
+
+    def event(self, event: TurnEvent) -> bytes:
+        """Take the next event of the turn."""
+        if isinstance(event, TextDelta):
+            return self._text(event)
+        self._finish_reason = event.finish_reason
+        opening = b"" if self._message or self._response.output else self._open_message()
+        return opening + self._close_message("incomplete" if self._is_cut else "completed")
+
+    def finished(self, usage: ResponseUsage) -> bytes:
+        """Take the end of the turn."""
+        if self._is_cut:
+            details = IncompleteDetails(reason="max_output_tokens")
+            self._update(status="incomplete", incomplete_details=details, usage=usage)
+        else:
+            self._update(status="completed", completed_at=int(time.time()), usage=usage)
+        return self._lifecycle(self._response.status)
+
+    def failed(self, error: ErrorReply) -> bytes:
+        """Tell that there will be no more; SDKs raise the second of the two frames as an exception."""
+        self._break_off("failed", error=ResponseError(message=error.message))
+        return self._lifecycle("failed") + error_frame(error, self._next_number())
+
+    def cancelled(self) -> bytes:
+        """Tell that the client wants no more."""
+        self._break_off("cancelled")
+        return self._lifecycle("cancelled")
+
+    @property
+    def _is_cut(self) -> bool:
+        return self._finish_reason == "length"
+
+    def _break_off(self, status: Status, error: ResponseError | None = None) -> None:
+        self._update(status=status, error=error)
+        self._response, self._message = self.response, None
+
+    def _update(self, **fields: object) -> None:
+        self._response = self._response.model_copy(update=fields)
+
+    def _text(self, event: TextDelta) -> bytes:
+        opening = b"" if self._message else self._open_message()
+        message = self._message
+        assert message is not None
+        logprobs = list(token_logprobs(event.logprobs))
+        message.texts.append(event.text)
+        message.logprobs.extend(logprobs)
+        # Written by hand, because there is one for every token.
+        frame = (
+            'event: response.output_text.delta\ndata: {"type":"response.output_text.delta",'
+            f'"sequence_number":{self._next_number()},"item_id":"{message.id}","output_index":{message.index},'
+            f'"content_index":0,"delta":{_encode_text(event.text)},"logprobs":{_encode_logprobs(logprobs)}}}\n\n'
+        )
+        return opening + frame.encode()
+
+    def _open_message(self) -> bytes:
+        index = len(self._response.output)
+        message = self._message = _OpenMessage(item_id("msg", self._response.id, "o", index), index)
+        item = message.item("in_progress").model_dump() | {"content": []}
+        return self._frame("output_item.added", output_index=index, item=item) + self._frame(
+            "content_part.added", **message.place, part=message.part().model_dump()
+        )
+
+    def _close_message(self, status: ItemStatus) -> bytes:
+        message, self._message = self._message, None
+        if message is None:
+            return b""
+        item, part = message.item(status), message.part().model_dump()
+        self._update(output=[*self._response.output, item])
+        return (
+            self._frame("output_text.done", **message.place, text=part["text"], logprobs=part["logprobs"])
+            + self._frame("content_part.done", **message.place, part=part)
+            + self._frame("output_item.done", output_index=message.index, item=item.model_dump())
+        )
+
+    def _lifecycle(self, event: str) -> bytes:
+        return self._frame(event, response=self._response.model_dump())
+
+    def _frame(self, event: str, **fields: object) -> bytes:
+        return event_frame(f"response.{event}", self._next_number(), **fields)
+
+    def _next_number(self) -> int:
+        number = self._sequence_number
+        self._sequence_number += 1
+        return number
+
+
+def event_frame(event: str, sequence_number: int, **fields: object) -> bytes:
+    """Frame one event; its type stands both before and in its data."""
+    data = encode_json({"type": event, "sequence_number": sequence_number, **fields})
+    return b"event: " + event.encode() + b"\ndata: " + data + b"\n\n"
+
+
+def error_frame(error: ErrorReply, sequence_number: int) -> bytes:
+    """Frame an error twice over: flat, as it is documented, and as the object that makes SDKs raise."""
+    fields = {"code": error.code or "server_error", "message": error.message, "param": error.param}
+    return event_frame("error", sequence_number, **fields, error={"type": "server_error"} | fields)
+
+
+def _encode_logprobs(logprobs: list[TokenLogprob]) -> str:
+    return encode_json([item.model_dump() for item in logprobs]).decode() if logprobs else "[]"
