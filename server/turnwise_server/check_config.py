@@ -24,6 +24,19 @@ def check_access(settings: Settings) -> KeyRing:
     return keys
 
 
+def check_stores(settings: Settings) -> None:
+    """Check the addresses of the database and of Redis, and that their clients are installed. Connects to nothing.
+
+    Raises:
+        ConfigurationError: one of them cannot be used.
+    """
+    from turnwise_server.limits.from_settings import make_limiter
+    from turnwise_server.store.connect import open_database
+
+    make_limiter(settings)
+    open_database(settings.database_url.get_secret_value() if settings.database_url else None)
+
+
 def check_models(settings: Settings) -> list[str]:
     """Check the device, and each model directory's files, tokenizer and chat template. Weights are not read.
 

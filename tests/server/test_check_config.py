@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from pydantic import SecretStr
 
 from support.fake_model import write_fake_model
 from support.tiny_checkpoints import write_tiny_checkpoint
-from turnwise_server.check_config import check_access, check_models
+from turnwise_server.check_config import check_access, check_models, check_stores
 from turnwise_server.config import Settings
 from turnwise_server.errors import ConfigurationError
 
@@ -33,6 +34,18 @@ def test_a_server_for_others_needs_keys_or_insecure(host: str) -> None:
         check_access(Settings(host=host))
     assert not check_access(Settings(host=host, insecure=True))
     assert check_access(Settings(host=host, api_keys="a-key-of-twenty-chars"))  # type: ignore[arg-type]  # as text
+
+
+@pytest.mark.parametrize("field", ["database_url", "redis_url"])
+def test_an_address_that_no_store_has_is_refused_and_not_shown(field: str) -> None:
+    check_stores(
+        Settings(database_url=SecretStr("sqlite:///kept.db"), redis_url=SecretStr("redis://localhost"))
+    )
+    with pytest.raises(ConfigurationError) as refused:
+        check_stores(Settings(**{field: SecretStr("gopher://canary@example")}))  # type: ignore[arg-type]  # by name
+    assert "canary" not in str(refused.value)
+    assert field in str(refused.value).lower()
+    assert not Path("kept.db").exists()
 
 
 @pytest.mark.parametrize("engine", ["torch", "fake"])
