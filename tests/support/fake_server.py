@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import httpx2
+from starlette.types import ASGIApp
 
 from support.tiny_tokenizers import CHATML, tiny_tokenizer
 from turnwise_server.api.model_swaps import ModelSwaps
@@ -43,6 +44,7 @@ class FakeServer:
     client: httpx2.AsyncClient
     engine: FakeEngine
     services: Services
+    app: ASGIApp
 
     async def chat(self, **body: Any) -> httpx2.Response:
         """POST a chat completion; by default "hello" to the model "test"."""
@@ -76,11 +78,12 @@ async def fake_server(
     storage = Storage(database or memory_database(), response_ttl_s=60, response_memory_bytes=10**7)
     swaps = ModelSwaps(models, partial(load_model, chosen))
     services = Services(chosen, models, swaps, storage, make_limiter(chosen))
-    transport = httpx2.ASGITransport(app=create_app(services, keys), raise_app_exceptions=True)
+    app = create_app(services, keys)
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=True)
     async with httpx2.AsyncClient(
         transport=transport, base_url="http://127.0.0.1:8000", headers=headers
     ) as client:
-        yield FakeServer(client, engine, services)
+        yield FakeServer(client, engine, services, app)
     await services.swaps.close()
     await services.limiter.close()
     storage.close()
