@@ -9,6 +9,7 @@ TurnwiseError
 ├── StoreError                  the database cannot be used; nothing was changed
 ├── RateLimitError              the key has asked for more than it may in a minute, or at the same time
 └── EngineError                 the engine cannot do the work
+    ├── GrammarError            a grammar that could not be followed to its end; nothing is wrong with the engine
     ├── QueueFullError          too much is waiting already; try again later
     └── EngineDeadError         the engine process has ended; the reply is lost
 """
@@ -79,6 +80,10 @@ class RateLimitError(TurnwiseError):
 
 class EngineError(TurnwiseError):
     """The engine cannot do the work."""
+
+
+class GrammarError(EngineError):
+    """A reply could not be held to its grammar any further; the request is at fault, not the engine."""
 
 
 class QueueFullError(EngineError):

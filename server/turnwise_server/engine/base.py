@@ -43,6 +43,8 @@ class SamplingParams:
     stop_token_ids: frozenset[int] = frozenset()
     top_logprobs: int | None = None
     """None: no logprobs. n >= 0: the chosen token's, and those of the n most likely tokens."""
+    grammar: str | None = None
+    """Only tokens that this grammar (llguidance's text form) allows are chosen, a stop token only where it may end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class EngineInfo:
     device: str
     stop_token_ids: frozenset[int] = frozenset()
     """Union of every end-of-sequence and end-of-turn id the checkpoint names."""
+    takes_grammars: bool = False
+    """Whether `SamplingParams.grammar` may be given: not without stop tokens, nor for every kind of tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)

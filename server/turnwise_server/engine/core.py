@@ -9,13 +9,14 @@ import torch
 
 from turnwise_server.engine.base import FinishReason, GenerationRequest, TokenEvent
 from turnwise_server.engine.forward import ModelForward, PrefillChunk
+from turnwise_server.engine.grammar import GrammarCompiler
 from turnwise_server.engine.kv_cache import round_up
 from turnwise_server.engine.kv_pool import KVPool
 from turnwise_server.engine.sampler import SamplingState, sample
 from turnwise_server.engine.scheduler import Schedule, Scheduler
 from turnwise_server.engine.sequence import Sequence
 from turnwise_server.engine.updates import CoreCounters, StepResult, StepUpdate
-from turnwise_server.errors import ConfigurationError
+from turnwise_server.errors import ConfigurationError, GrammarError
 
 CONTEXTS_NEEDED = 2
 """The least budget of the cache: a whole context in the batch, and the prompt it was computed from."""
@@ -32,8 +33,10 @@ class EngineCore:
         max_batch: int,
         kv_memory_bytes: int,
         prefill_chunk: int,
+        grammars: GrammarCompiler | None = None,
     ) -> None:
         self._forward = forward
+        self._grammars = grammars
         self._context_length = context_length
         token_bytes = forward.kv_format.bytes_per_token
         budget = kv_memory_bytes // token_bytes
@@ -66,13 +69,17 @@ class EngineCore:
 
     def submit(self, key: int, request: GenerationRequest) -> None:
         """Queue a request whose prompt fits the context."""
-        prompt = request.prompt_ids
+        prompt, sampling = request.prompt_ids, request.sampling
+        grammar = None
+        if sampling.grammar is not None:
+            assert self._grammars is not None
+            grammar = self._grammars.cursor(sampling.grammar, sampling.stop_token_ids)
         self._scheduler.add(
             Sequence(
                 key=key,
                 request=request,
-                sampling=SamplingState(request.sampling, prompt, self._forward.kv_format.device),
-                limit=min(len(prompt) + request.sampling.max_tokens, self._context_length),
+                sampling=SamplingState(sampling, prompt, self._forward.kv_format.device, grammar),
+                limit=min(len(prompt) + sampling.max_tokens, self._context_length),
                 tokens=list(prompt),
             )
         )
@@ -140,11 +147,15 @@ class EngineCore:
 
     def _sample(self, logits: torch.Tensor, sequences: Many[Sequence]) -> list[StepResult]:
         """Choose the next token of every sequence and end those that are done."""
+        rows, results = self._look_ahead(sequences)
+        if results:
+            logits, sequences = logits[rows], [sequences[row] for row in rows]
+        if not sequences:
+            return results
         try:
             token_ids, logprobs = sample(logits, [sequence.sampling for sequence in sequences])
         except Exception as error:  # noqa: BLE001 - whatever went wrong, its sequences must hear of it
-            return self._fail(sequences, error)
-        results = []
+            return results + self._fail(sequences, error)
         for sequence, token_id, entry in zip(sequences, token_ids, logprobs, strict=True):
             sequence.tokens.append(token_id)
             reason = self._finish_reason(sequence, token_id)
@@ -153,8 +164,23 @@ class EngineCore:
             results.append(
                 StepResult(sequence.key, TokenEvent(token_id, reason, entry, sequence.cached_tokens))
             )
-        self._generated_tokens += len(results)
+        self._generated_tokens += len(sequences)
         return results
+
+    def _look_ahead(self, sequences: Many[Sequence]) -> tuple[list[int], list[StepResult]]:
+        """Let grammars find out what may come next; return the rows that can go on, and why the others cannot."""
+        rows: list[int] = []
+        failures: list[StepResult] = []
+        for row, sequence in enumerate(sequences):
+            try:
+                if sequence.sampling.grammar:
+                    sequence.sampling.grammar.look()
+            except GrammarError as error:
+                self._scheduler.finish(sequence, keep=False)
+                failures.append(StepResult(sequence.key, None, str(error), is_grammar_fault=True))
+            else:
+                rows.append(row)
+        return rows, failures
 
     @staticmethod
     def _finish_reason(sequence: Sequence, token_id: int) -> FinishReason | None:

@@ -1,5 +1,7 @@
 """An engine without a model: scripted tokens and delays, deterministic, in-process. It knows nothing of text.
 
+Grammars are taken and ignored: what it says is in the script, whether a grammar allows it or not.
+
 It keeps the promises of `engine.base.Engine` (slots, a bounded queue, cancellation, death), so the layers above
 are tested against it, and client developers can serve it with `turnwise-server --engine fake`.
 """
@@ -92,6 +94,7 @@ class FakeEngine:
             dtype="none",
             device="none",
             stop_token_ids=stop_token_ids,
+            takes_grammars=True,
         )
         self._token_delay_s = token_delay_s
         self._prefill_delay_s = prefill_delay_s

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from turnwise_server.engine.base import EngineInfo, EngineStats, GenerationRequest
 from turnwise_server.engine.generation import PushedGeneration
-from turnwise_server.engine.updates import CoreCounters, StepUpdate
+from turnwise_server.engine.updates import CoreCounters, StepResult, StepUpdate
 from turnwise_server.engine.waiting_room import WaitingRoom
-from turnwise_server.errors import ContextLengthError, EngineError, RequestError
+from turnwise_server.errors import ContextLengthError, EngineError, GrammarError, RequestError
 
 
 @dataclass(slots=True, eq=False)
@@ -90,7 +90,7 @@ class FrontDesk:
                 continue
             if result.event is None:
                 self._close(result.key)
-                ticket.generation.fail(EngineError(f"The engine failed while generating: {result.error}"))
+                ticket.generation.fail(_fault(result))
                 continue
             if result.event.finish_reason:
                 self._close(result.key)
@@ -134,6 +134,12 @@ class FrontDesk:
             self._start(ticket)
 
 
+def _fault(result: StepResult) -> EngineError:
+    if result.is_grammar_fault:
+        return GrammarError(f"The grammar could not be followed any further: {result.error}")
+    return EngineError(f"The engine failed while generating: {result.error}")
+
+
 def _check(request: GenerationRequest, info: EngineInfo) -> None:
     """Refuse what would fail a step, and with it everybody else's tokens of that step."""
     prompt, sampling = request.prompt_ids, request.sampling
@@ -145,6 +151,8 @@ def _check(request: GenerationRequest, info: EngineInfo) -> None:
         raise RequestError(f"A prompt token is not among the model's {info.vocab_size}.", param="messages")
     if sampling.max_tokens < 1:
         raise RequestError(f"max_tokens is {sampling.max_tokens}, but must be 1 or more.", param="max_tokens")
+    if sampling.grammar is not None and not (info.takes_grammars and sampling.stop_token_ids):
+        raise RequestError("This model cannot be held to a grammar.", param="grammar")
     _check_bias(sampling.logit_bias, info.vocab_size)
 
 

@@ -11,6 +11,7 @@ from turnwise_server.engine.base import EngineInfo
 from turnwise_server.engine.checkpoint import Checkpoint, fingerprint, open_checkpoint
 from turnwise_server.engine.core import CONTEXTS_NEEDED, EngineCore
 from turnwise_server.engine.forward import ModelForward
+from turnwise_server.engine.grammar import GrammarCompiler
 from turnwise_server.engine.hardware import available_memory, choose_device, choose_dtype, use_threads
 from turnwise_server.engine.kv_cache import round_up
 from turnwise_server.engine.kv_pool import batch_rows
@@ -46,6 +47,9 @@ def load_engine(options: EngineOptions) -> tuple[EngineCore, EngineInfo]:
     with ThreadPoolExecutor(1) as hashing:
         digest = hashing.submit(fingerprint, checkpoint, dtype_name)
         forward = load_forward(checkpoint, device, dtype, context_length)
+        grammars = GrammarCompiler.load(
+            checkpoint.path, vocab_size=forward.vocab_size, stop_token_ids=checkpoint.stop_token_ids
+        )
         info = EngineInfo(
             context_length=context_length,
             vocab_size=forward.vocab_size,
@@ -53,6 +57,7 @@ def load_engine(options: EngineOptions) -> tuple[EngineCore, EngineInfo]:
             dtype=dtype_name,
             device=str(device),
             stop_token_ids=checkpoint.stop_token_ids,
+            takes_grammars=grammars is not None,
         )
     core = EngineCore(
         forward,
@@ -60,6 +65,7 @@ def load_engine(options: EngineOptions) -> tuple[EngineCore, EngineInfo]:
         max_batch=options.max_batch,
         kv_memory_bytes=_kv_memory(options, forward, context_length),
         prefill_chunk=options.prefill_chunk,
+        grammars=grammars,
     )
     return core, info
 

@@ -92,7 +92,7 @@ def decode_info(message: Message) -> EngineInfo:
 def _encode_result(result: StepResult) -> Message:
     event = result.event
     if event is None:
-        return [result.key, result.error]
+        return [result.key, result.error, result.is_grammar_fault]
     encoded: Message = [result.key, event.token_id, event.finish_reason, event.cached_tokens]
     if event.logprobs:
         encoded += [event.logprobs.logprob, event.logprobs.top]
@@ -100,8 +100,8 @@ def _encode_result(result: StepResult) -> Message:
 
 
 def _decode_result(encoded: Message) -> StepResult:
-    if len(encoded) == 2:
-        return StepResult(encoded[0], None, encoded[1])
+    if len(encoded) == 3:
+        return StepResult(encoded[0], None, encoded[1], encoded[2])
     key, token_id, reason, cached_tokens, *scores = encoded
     logprobs = TokenLogprobs(scores[0], tuple((i, value) for i, value in scores[1])) if scores else None
     return StepResult(

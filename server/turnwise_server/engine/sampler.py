@@ -9,9 +9,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from turnwise_server.engine.base import SamplingParams, TokenLogprobs
+from turnwise_server.engine.grammar import GrammarCursor
 from turnwise_server.engine.penalties import LogitAdjustment
 
 CANDIDATES = (64, 1024)
@@ -20,14 +22,24 @@ CANDIDATES = (64, 1024)
 LOGPROB_FLOOR = -9999.0
 """Stands for minus infinity, which JSON cannot say."""
 
+_LEAST_ALLOWED = -1e30
+"""No token that a grammar allows is less likely: where the model rules out all of them, one is chosen still."""
+
 _SEED_BITS = 64
 
 
 class SamplingState:
-    """What the sampler keeps for one sequence: parameters, random generator, penalties."""
+    """What the sampler keeps for one sequence: parameters, random generator, penalties, grammar."""
 
-    def __init__(self, params: SamplingParams, prompt_ids: tuple[int, ...], device: torch.device) -> None:
+    def __init__(
+        self,
+        params: SamplingParams,
+        prompt_ids: tuple[int, ...],
+        device: torch.device,
+        grammar: GrammarCursor | None = None,
+    ) -> None:
         self.params = params
+        self.grammar = grammar
         seed = None if params.seed is None else params.seed % (1 << _SEED_BITS)
         self.generator = random.Random(seed)
         needed = LogitAdjustment.is_needed(params)
@@ -43,10 +55,14 @@ class SamplingState:
 def sample(
     logits: torch.Tensor, states: Sequence[SamplingState]
 ) -> tuple[list[int], list[TokenLogprobs | None]]:
-    """Return the next token of each row of `logits` `[B, V]`, and its logprobs where the row asks for them."""
+    """Return the next token of each row of `logits` `[B, V]`, and its logprobs where the row asks for them.
+
+    Grammars must have looked ahead; each advances by the token that is chosen.
+    """
     scores = _without_nan(logits.float())
     asking = [row for row, state in enumerate(states) if state.params.top_logprobs is not None]
     raw = torch.log_softmax(scores[asking], dim=-1) if asking else None
+    _rule_out(scores, states)
     for row, state in enumerate(states):
         if state.adjustment:
             state.adjustment.apply(scores[row])
@@ -54,6 +70,8 @@ def sample(
     for token_id, state in zip(token_ids, states, strict=True):
         if state.adjustment:
             state.adjustment.observe(token_id)
+        if state.grammar:
+            state.grammar.advance(token_id)
     logprobs: list[TokenLogprobs | None] = [None] * len(states)
     if raw is not None:
         widths = [states[row].params.top_logprobs or 0 for row in asking]
@@ -70,6 +88,15 @@ def _without_nan(scores: torch.Tensor) -> torch.Tensor:
         return scores
     limit = torch.finfo(scores.dtype).max / 2
     return scores.nan_to_num(nan=-limit, posinf=limit, neginf=-limit)
+
+
+def _rule_out(scores: torch.Tensor, states: Sequence[SamplingState]) -> None:
+    """Set what grammars forbid to minus infinity: nothing that follows makes it possible again."""
+    rows = [row for row, state in enumerate(states) if state.grammar]
+    if rows:
+        masks = np.stack([state.grammar.allowed for state in states if state.grammar])
+        forbidden = torch.from_numpy(~masks).to(scores.device)
+        scores[rows] = scores[rows].clamp_min(_LEAST_ALLOWED).masked_fill(forbidden, -torch.inf)
 
 
 def _choose(scores: torch.Tensor, states: Sequence[SamplingState]) -> list[int]:

@@ -14,6 +14,8 @@ class StepResult:
     key: int
     event: TokenEvent | None
     error: str = ""
+    is_grammar_fault: bool = False
+    """Its grammar could not be followed any further; nothing is wrong with the engine."""
 
 
 @dataclass(frozen=True, slots=True)

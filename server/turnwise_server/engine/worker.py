@@ -95,7 +95,7 @@ def _serve(core: EngineCore, connection: socket.socket, inbox: _Inbox) -> None:
             _obey(core, message)
         update = core.step() if core.has_work else StepUpdate(counters=core.counters())
         connection.sendall(frame(encode_update(update)))
-        has_failed = any(result.event is None for result in update.results)
+        has_failed = any(result.event is None and not result.is_grammar_fault for result in update.results)
         failed_steps = failed_steps + 1 if has_failed else 0
         if failed_steps == _MAX_FAILED_STEPS:
             sys.exit(f"the engine process ends: {failed_steps} steps in a row have failed")
