@@ -18,6 +18,7 @@ from turnwise_server.api import (
     openapi,
     response_routes,
     responses,
+    tokenization,
 )
 from turnwise_server.api.body import BodyLimit
 from turnwise_server.api.cors import Cors
@@ -36,6 +37,7 @@ ROUTERS = (
     completions.router,
     responses.router,
     response_routes.router,
+    tokenization.router,
     admin.router,
     models.router,
     health.router,

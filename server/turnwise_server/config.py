@@ -73,6 +73,8 @@ class Settings(BaseSettings):
     """Length limit of a reply, in tokens, when the request names none. Never more than the context has room for."""
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     """Largest request body; beyond it the server answers 413."""
+    strict_params: bool = False
+    """Refuse parameters that the server does not know, in place of ignoring them and naming them in a header."""
     max_messages: int = Field(default=2048, ge=1)
     """Most messages in one request."""
     request_timeout_s: float = Field(default=600.0, gt=0)

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from turnwise_server.api.body import read_json_object
+from turnwise_server.api.errors import shorten
 from turnwise_server.api.reply import Reply
 from turnwise_server.api.request_log import RequestRecord, record_of
 from turnwise_server.api.served_models import ServedModel
 from turnwise_server.api.services import Services, services_of
+from turnwise_server.api.validation import RequestModel, unknown_fields
 from turnwise_server.chat.turn import PreparedTurn
-from turnwise_server.errors import EngineError
+from turnwise_server.errors import EngineError, RequestError
 
 MAX_NAMED_PARAMS = 16
 """How many ignored parameters the reply names."""
@@ -32,8 +34,8 @@ class Admission:
     body: dict[str, object]
 
     @classmethod
-    async def of(cls, request: Request) -> Admission:
-        """Let a request in and read its body.
+    async def of(cls, request: Request, *, generates: bool = True) -> Admission:
+        """Let a request in and read its body; one that `generates` only while there is room for a reply.
 
         Raises:
             ApiError: the server shuts down, or the body cannot be read.
@@ -44,9 +46,22 @@ class Admission:
         services = services_of(request)
         record = record_of(request.scope)
         services.lifecycle.require_open()
-        _require_room(services.models, record.key_id)
+        if generates:
+            _require_room(services.models, record.key_id)
         body = await read_json_object(request, timeout_s=services.settings.request_timeout_s)
         return cls(request, services, record, body)
+
+    def ignored_params(self, model: type[RequestModel]) -> list[str]:
+        """Return the parameters of the body that `model` does not know.
+
+        Raises:
+            RequestError: there is one, and the server is set to be strict.
+        """
+        names = unknown_fields(model, self.body)
+        if names and self.services.settings.strict_params:
+            name = shorten(names[0])
+            raise RequestError(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
+        return names
 
     def hold_model(self, name: str | None, *, streams: bool = False) -> ServedModel:
         """Find the model that the request names and keep it until the request ends. Safe in any thread.
@@ -93,11 +108,14 @@ def _require_room(models: Iterable[ServedModel], tenant: str) -> None:
 
 def reply_headers(prepared: PreparedTurn, ignored_params: Iterable[str] = ()) -> dict[str, str]:
     """Say in headers what was not done as asked."""
-    headers = {}
+    headers = ignored_params_header(ignored_params)
     if prepared.dropped_messages:
         headers["x-context-truncated"] = str(prepared.dropped_messages)
+    return headers
+
+
+def ignored_params_header(ignored_params: Iterable[str]) -> dict[str, str]:
+    """Name what was ignored, if anything was."""
     # Names come from the client: only those that are safe in a header are repeated.
     names = [name for name in ignored_params if _HEADER_SAFE.fullmatch(name)]
-    if names:
-        headers["x-ignored-params"] = ", ".join(names[:MAX_NAMED_PARAMS])
-    return headers
+    return {"x-ignored-params": ", ".join(names[:MAX_NAMED_PARAMS])} if names else {}

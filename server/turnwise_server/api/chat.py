@@ -40,10 +40,11 @@ router = APIRouter()
 async def create_chat_completion(request: Request) -> Response:
     """Reply to a conversation, whole or as server-sent events."""
     admission = await Admission.of(request)
+    ignored = admission.ignored_params(ChatCompletionRequest) + ignored_params(admission.body)
     # Always in a thread: one tokenizer serves all, and waiting for it must not stall the streams that run.
     chat, model, prepared = await asyncio.to_thread(_prepare, admission)
     reply = await admission.start(model, prepared)
-    headers = reply_headers(prepared, ignored_params(admission.body))
+    headers = reply_headers(prepared, ignored)
     if chat.stream:
         return StreamedReply(reply, _frames(reply, chat), failure_frame, headers)
     return await reply.whole(_body(reply, chat), request.receive, headers)

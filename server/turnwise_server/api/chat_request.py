@@ -16,8 +16,8 @@ from turnwise_server.api.validation import (
     RequestModel,
     Text,
     fault,
+    missing_parameter,
     string_or_array,
-    unknown_fields,
     validate,
 )
 from turnwise_server.chat.messages import ClientMessage, ContentPart
@@ -134,8 +134,8 @@ def check_message_count(body: Mapping[str, object], max_messages: int) -> None:
 
 
 def ignored_params(body: Mapping[str, object]) -> list[str]:
-    """Return the names of parameters that have no effect although they ask for one."""
-    return unknown_fields(ChatCompletionRequest, body) + (["store"] if body.get("store") else [])
+    """Return the names of known parameters that have no effect although they ask for one."""
+    return ["store"] if body.get("store") else []
 
 
 def turn_request(
@@ -205,7 +205,7 @@ def _prompt_end(request: ChatCompletionRequest) -> PromptEnd:
 def _client_message(message: RequestMessage, index: int) -> ClientMessage:
     path = f"messages[{index}]"
     if message.role != "assistant" and "content" not in message.model_fields_set:
-        raise _missing(f"{path}.content")
+        raise missing_parameter(f"{path}.content")
     content = message.content
     if isinstance(content, list):
         parts = tuple(_content_part(part, f"{path}.content[{at}]") for at, part in enumerate(content))
@@ -216,14 +216,8 @@ def _client_message(message: RequestMessage, index: int) -> ClientMessage:
 def _content_part(part: RequestPart, path: str) -> ContentPart:
     if part.type == "text":
         if part.text is None:
-            raise _missing(f"{path}.text")
+            raise missing_parameter(f"{path}.text")
         return ContentPart("text", part.text)
     if part.type == "refusal" and part.refusal is None:
-        raise _missing(f"{path}.refusal")
+        raise missing_parameter(f"{path}.refusal")
     return ContentPart(part.type, part.refusal or "")
-
-
-def _missing(path: str) -> RequestError:
-    return RequestError(
-        f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter"
-    )

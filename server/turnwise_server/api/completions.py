@@ -24,7 +24,6 @@ from turnwise_server.api.reply import Reply, StreamedReply
 from turnwise_server.api.served_models import ServedModel
 from turnwise_server.api.services import new_id
 from turnwise_server.api.sse import DONE, PING
-from turnwise_server.api.validation import unknown_fields
 from turnwise_server.chat.turn import PreparedTurn
 
 router = APIRouter()
@@ -43,16 +42,17 @@ class _Prepared:
     "/v1/completions",
     response_model=TextCompletion,
     responses=describe_stream(TextCompletion)
-    | describe_errors(400, 401, 403, 404, 408, 413, 415, 500, 503, 504),
+    | describe_errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 503, 504),
     openapi_extra=describe_json_body(CompletionRequest),
 )
 async def create_completion(request: Request) -> Response:
     """Continue texts, whole or as server-sent events."""
     admission = await Admission.of(request)
+    ignored = admission.ignored_params(CompletionRequest)
     # In a thread: long texts must not stall the streams that run.
     prepared = await asyncio.to_thread(_prepare, admission)
     reply = await admission.start(prepared.model, prepared.turn)
-    headers = reply_headers(prepared.turn, unknown_fields(CompletionRequest, admission.body))
+    headers = reply_headers(prepared.turn, ignored)
     if prepared.request.stream:
         return StreamedReply(reply, _frames(reply, prepared), failure_frame, headers)
     return await reply.whole(_body(reply, prepared), request.receive, headers)

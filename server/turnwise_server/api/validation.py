@@ -81,6 +81,13 @@ def validate(model: type[Model], body: Mapping[str, object]) -> Model:
         raise _request_error(error.errors(include_url=False)[0], body) from error
 
 
+def missing_parameter(param: str) -> RequestError:
+    """Return the error for a parameter that has to be there."""
+    return RequestError(
+        f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+    )
+
+
 def unknown_fields(model: type[RequestModel], body: Mapping[str, object]) -> list[str]:
     """Return the top-level fields of the body that `model` does not know."""
     return [name for name in body if name not in model.model_fields]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from turnwise_server.api.chat_request import ChatCompletionRequest
+from turnwise_server.api.completion_request import CompletionRequest
 from turnwise_server.api.errors import ERROR_CODES
 from turnwise_server.config import ENV_PREFIX, SECRET_FIELDS, Settings, flag_name
 from turnwise_server.config_sources import load_configuration
@@ -57,6 +58,6 @@ def test_no_error_code_is_documented_that_does_not_exist() -> None:
     assert {code for row in rows for code in re.findall(r"`(\w+)`", row)} == set(ERROR_CODES)
 
 
-@pytest.mark.parametrize("parameter", ChatCompletionRequest.model_fields)
+@pytest.mark.parametrize("parameter", ChatCompletionRequest.model_fields | CompletionRequest.model_fields)
 def test_every_parameter_is_documented(parameter: str) -> None:
     assert re.search(rf"`{parameter}\b", HTTP_API)
