@@ -42,7 +42,9 @@ class Cors:
     """ASGI middleware around everything else, so that pages can read refusals and failures too.
 
     Preflight requests of listed origins are answered here, before keys and without a line in the log. All that
-    comes from elsewhere passes as if there were no CORS: the browser keeps the reply from the page.
+    comes from elsewhere passes as if there were no CORS: the browser keeps the reply from the page. Starlette's
+    middleware would answer foreign preflights itself, in plain text, give them the header lists, and allow either
+    a fixed list of request headers or whatever was sent, well-formed or not.
     """
 
     def __init__(self, app: ASGIApp, *, allowed_origins: Iterable[str]) -> None:

@@ -137,6 +137,7 @@ async def test_web_pages_of_others_cannot_post_to_a_loopback_server(origin: str,
         assert bool(server.engine.requests) is is_ours
     assert reply.status_code == (200 if is_ours else 403)
     assert is_ours or reply.json()["error"]["code"] == "invalid_origin"
+    assert is_ours or "--cors-allowed-origins" in reply.json()["error"]["message"]
 
 
 async def test_a_server_for_others_answers_to_any_name() -> None:
