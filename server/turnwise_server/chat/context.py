@@ -54,6 +54,8 @@ class TokenCounts:
     """The prompt's token ids."""
     turn: Callable[[Message], int]
     """About how many tokens a turn takes."""
+    rest: Callable[[Conversation], int]
+    """About how many tokens what is never dropped takes: the system text and the tools."""
     at_least: Callable[[Conversation], int]
     """A number that the prompt's tokens cannot fall below, without tokenising."""
 
@@ -61,9 +63,10 @@ class TokenCounts:
 def fit(conversation: Conversation, window: Window, counts: TokenCounts, *, truncate: bool) -> Fit:
     """Return the conversation if it fits, else (with `truncate`) without its oldest exchanges.
 
-    An exchange is a user turn and what follows it up to the next one; a leading assistant turn counts as one. The
-    system text and the last exchange are never dropped. Estimates choose the step and refuse the hopeless before they
-    are tokenised; rendering has the last word on whether the prompt fits.
+    An exchange is a user turn and what follows it up to the next one, so that calls and their results stay together;
+    a leading assistant turn counts as one. The system text, the tools and the last exchange are never dropped.
+    Estimates choose the step and refuse the hopeless before they are tokenised; rendering has the last word on whether
+    the prompt fits.
 
     Raises:
         ContextLengthError: what may not be dropped does not fit.
@@ -88,8 +91,7 @@ def fit(conversation: Conversation, window: Window, counts: TokenCounts, *, trun
 def _drop_oldest(conversation: Conversation, window: Window, counts: TokenCounts) -> Fit:
     exchanges = split_exchanges(conversation.turns) or [()]
     costs = [sum(map(counts.turn, exchange)) for exchange in exchanges]
-    system = 0 if conversation.system is None else counts.turn(Message("user", conversation.system))
-    excess = max(1, system + sum(costs) - window.prompt_limit)
+    excess = max(1, counts.rest(conversation) + sum(costs) - window.prompt_limit)
     first = _first_kept(costs, excess, step=max(1, window.context_length // STEP_SHARE))
     while True:
         is_last = first == len(exchanges) - 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -30,8 +30,12 @@ class Detokenizer(Generic[T]):
     its logprobs.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stops: Sequence[str] = (), *, visible: Collection[int] = ()
+    ) -> None:
+        """Control tokens are no text, but for the `visible` ones, which stand for their names."""
         self._tokenizer = tokenizer
+        self._visible = visible
         self._stream = DecodeStream(skip_special_tokens=True)
         self._matcher = StopStringMatcher(stops)
         self._held_ids: list[int] = []
@@ -56,7 +60,7 @@ class Detokenizer(Generic[T]):
 
     def feed(self, token_id: int, note: T | None = None) -> Piece[T]:
         """Take one token and return what may be shown now."""
-        text = self._stream.step(self._tokenizer, token_id) or ""
+        text = self._decode(token_id)
         self._decoded += len(text)
         self._held_ids.append(token_id)
         if text:
@@ -71,11 +75,22 @@ class Detokenizer(Generic[T]):
         """Return what was held back. The bytes of a character that was never completed are no text."""
         if self.stopped:
             return Piece("", ())
-        unfinished = self._tokenizer.decode(self._held_ids, skip_special_tokens=True)
-        text = self._matcher.feed(unfinished.rstrip("\N{REPLACEMENT CHARACTER}")) + self._matcher.flush()
+        text = self._matcher.feed(self._unfinished()) + self._matcher.flush()
         notes = () if self.stopped else tuple(note for _, note in self._notes)
         self._notes.clear()
         return Piece(text, notes)
+
+    def _decode(self, token_id: int) -> str:
+        if token_id not in self._visible:
+            return self._stream.step(self._tokenizer, token_id) or ""
+        text = self._unfinished() + str(self._tokenizer.id_to_token(token_id))
+        self._stream = DecodeStream(skip_special_tokens=True)
+        return text
+
+    def _unfinished(self) -> str:
+        """Text that the stream waits with, without the bytes of a character that will not be completed."""
+        text = self._tokenizer.decode(self._held_ids, skip_special_tokens=True)
+        return str(text).rstrip("\N{REPLACEMENT CHARACTER}")
 
     def _release(self, text: str) -> Piece[T]:
         self._released += len(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,11 +15,13 @@ from typing import TypeVar
 from transformers import PreTrainedTokenizerFast
 
 from turnwise_server.chat import context
+from turnwise_server.chat.call_plan import CallPlan, plan_calls
 from turnwise_server.chat.checkpoint_files import GenerationDefaults, load_generation_defaults, load_tokenizer
 from turnwise_server.chat.messages import ClientMessage, Conversation, Message, normalise
 from turnwise_server.chat.plain_text import PlainText
 from turnwise_server.chat.template import ChatTemplate, PromptEnd
 from turnwise_server.chat.token_text import token_bytes
+from turnwise_server.chat.tools import ToolUse
 from turnwise_server.chat.turn import PreparedTurn, Turn, TurnRequest, seed_of_choice
 from turnwise_server.engine.base import Engine, EngineInfo, Generation, GenerationRequest, SamplingParams
 from turnwise_server.errors import ContextLengthError, RequestError
@@ -85,15 +88,21 @@ class ChatModel:
             ContextLengthError: the conversation does not fit, and truncation may not or cannot help.
         """
         self._check_logit_bias(request)
+        calls = self._plan_calls(request.tools)
         wanted = self.default_max_tokens if request.max_tokens is None else request.max_tokens
-        conversation = self._normalise(request.messages, request.end)
+        conversation = replace(
+            self._normalise(request.messages, request.end), tools=request.tools.tools if calls else ()
+        )
         counts = context.TokenCounts(
-            partial(self._template.render, end=request.end), self._turn_tokens, self._least_tokens
+            partial(self._template.render, end=request.end),
+            self._turn_tokens,
+            self._rest_tokens,
+            self._least_tokens,
         )
         with self._tokenizer_lock:
             window = context.Window(self.context_length, wanted)
             fit = context.fit(conversation, window, counts, truncate=request.truncation == "auto")
-        return self._prepared(request, (fit.prompt_ids,), fit.dropped_messages)
+        return self._prepared(request, (fit.prompt_ids,), fit.dropped_messages, calls)
 
     def prepare_text(self, request: TurnRequest, prompts: Sequence[str | Sequence[int]]) -> PreparedTurn:
         """Tokenise prompts that go to the model as they are, without messages and template; see `prepare`.
@@ -151,6 +160,7 @@ class ChatModel:
             tokenizer=self._tokenizer.backend_tokenizer,
             token_bytes=self._token_bytes,
             stop=prepared.stop,
+            calls=prepared.calls,
         )
 
     def _choice_request(self, prepared: PreparedTurn, index: int) -> GenerationRequest:
@@ -170,10 +180,32 @@ class ChatModel:
                 param=f"messages[{len(messages) - 1}].role",
                 code="invalid_value",
             )
-        return normalise(messages, keep_names=self._template.traits.writes_names)
+        if end is PromptEnd.OPEN and messages and messages[-1].tool_calls:
+            raise RequestError(
+                "A message with tool calls cannot be continued.",
+                param=f"messages[{len(messages) - 1}].tool_calls",
+                code="invalid_value",
+            )
+        traits = self._template.traits
+        return normalise(messages, keep_names=traits.writes_names, knows_tools=traits.tools is not None)
+
+    def _plan_calls(self, use: ToolUse) -> CallPlan | None:
+        traits = self._template.traits.tools
+        if use.tools and traits is None:
+            raise RequestError(
+                "Unsupported parameter: 'tools' is not supported with this model: its chat template does not know "
+                "tools.",
+                param="tools",
+                code="unsupported_parameter",
+            )
+        return None if traits is None else plan_calls(use, traits.form, self._template.call_tokens)
 
     def _prepared(
-        self, request: TurnRequest, prompts: tuple[tuple[int, ...], ...], dropped_messages: int = 0
+        self,
+        request: TurnRequest,
+        prompts: tuple[tuple[int, ...], ...],
+        dropped_messages: int = 0,
+        calls: CallPlan | None = None,
     ) -> PreparedTurn:
         wanted = self.default_max_tokens if request.max_tokens is None else request.max_tokens
         room = self.context_length - min(map(len, prompts))
@@ -185,6 +217,7 @@ class ChatModel:
             n=request.n,
             stop=request.stop,
             dropped_messages=dropped_messages,
+            calls=calls,
         )
 
     def _sampling(self, request: TurnRequest, *, max_tokens: int) -> SamplingParams:
@@ -215,11 +248,22 @@ class ChatModel:
                 )
 
     def _turn_tokens(self, turn: Message) -> int:
-        return self._content_tokens(turn.content) + _TURN_OVERHEAD
+        calls = sum(self._content_tokens(call.arguments) + _TURN_OVERHEAD for call in turn.tool_calls)
+        return self._content_tokens(turn.content) + calls + _TURN_OVERHEAD
+
+    def _rest_tokens(self, conversation: Conversation) -> int:
+        tools = (json.dumps(dict(tool.parameters)) + tool.description for tool in conversation.tools)
+        return sum(
+            self._content_tokens(text) + _TURN_OVERHEAD for text in (conversation.system or "", *tools)
+        )
 
     def _least_tokens(self, conversation: Conversation) -> int:
         """What no tokenisation can fall below, at a fraction of its cost: megabytes are refused in milliseconds."""
-        texts = (conversation.system or "", *(turn.content for turn in conversation.turns))
+        texts = (
+            conversation.system or "",
+            *(tool.description for tool in conversation.tools),
+            *(turn.content for turn in conversation.turns),
+        )
         return self.plain_text.at_least(*texts)
 
     def _count_tokens(self, text: str) -> int:

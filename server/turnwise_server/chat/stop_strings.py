@@ -29,7 +29,7 @@ class StopStringMatcher:
         if ends:
             end, start = min(ends)
             self.matched = self._held[start:end]
-            released, self._held = self._held[:start], ""
+            released, self._held = self._held[:start], self._held[start:]
             return released
         hold = max(overlap(self._held, stop) for stop in self._stops)
         cut = len(self._held) - hold
@@ -38,11 +38,13 @@ class StopStringMatcher:
 
     @property
     def held(self) -> int:
-        """How many characters are held back."""
+        """How many characters are held back; after a match those from the stop string on."""
         return len(self._held)
 
     def flush(self) -> str:
-        """Return what was held back, now that no more text will come."""
+        """Return what was held back, now that no more text will come; nothing after a match."""
+        if self.matched is not None:
+            return ""
         released, self._held = self._held, ""
         return released
 

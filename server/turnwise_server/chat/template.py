@@ -7,6 +7,7 @@ What a template can and cannot do is probed once, when the model is loaded.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -14,10 +15,15 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
+from turnwise_server.chat.call_form import ToolTraits, learn_tools
 from turnwise_server.chat.messages import Conversation
+from turnwise_server.chat.template_input import KeyMarker, template_message, template_tool
 from turnwise_server.errors import CheckpointError, RequestError
 
 _SENTINEL = "zq7f3x"
+_TEMPLATE_FAULTS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+"""What a template can raise: its own refusals, and whatever Python does on values that it did not expect."""
+
 _NAME_USE = re.compile(r"""message(\.name\b|\[\s*['"]name['"]\s*\])""")
 
 
@@ -39,6 +45,8 @@ class TemplateTraits:
     has_system_role: bool
     must_start_with_user: bool
     writes_names: bool
+    tools: ToolTraits | None
+    """What it does with tools; None if it does not know them."""
 
 
 class ChatTemplate:
@@ -55,7 +63,21 @@ class ChatTemplate:
                 f"{source} has no chat template: put a chat_template.jinja beside tokenizer.json, or serve a chat model"
             )
         self._tokenizer = tokenizer
+        self._key_marker = KeyMarker(tokenizer.added_tokens_encoder)
         self.traits = self._probe(source)
+
+    @property
+    def call_tokens(self) -> dict[str, int]:
+        """The control tokens that the template writes around tool calls, by their text."""
+        if self.traits.tools is None:
+            return {}
+        wrapper = self.traits.tools.form.wrapper
+        texts = (wrapper.list_begin, wrapper.begin, wrapper.separator, wrapper.end, wrapper.list_end)
+        return {
+            token.content: token_id
+            for token_id, token in self._tokenizer.added_tokens_decoder.items()
+            if token.special and any(token.content in text for text in texts)
+        }
 
     def render(self, conversation: Conversation, end: PromptEnd = PromptEnd.REPLY) -> tuple[int, ...]:
         """Return the prompt's token ids.
@@ -75,18 +97,22 @@ class ChatTemplate:
 
     def _apply(self, conversation: Conversation, end: PromptEnd, **options: bool) -> Any:
         messages = self._messages(conversation)
+        tools = [template_tool(tool) for tool in conversation.tools]
+        if options["tokenize"]:
+            messages, tools = self._key_marker.mark(messages), self._key_marker.mark(tools)
         if end is PromptEnd.OPEN and not messages[-1]["content"].strip():
             # Nothing to go on from: white space at the end is what templates trim.
             messages, end = messages[:-1], PromptEnd.REPLY
         try:
             return self._tokenizer.apply_chat_template(
                 messages,
+                tools=tools or None,
                 add_generation_prompt=end is PromptEnd.REPLY,
                 continue_final_message=end is PromptEnd.OPEN,
                 return_dict=False,
                 **options,
             )
-        except (TemplateError, ValueError) as error:
+        except _TEMPLATE_FAULTS as error:
             raise RequestError(
                 f"The model's chat template cannot render these messages: {error}",
                 param="messages",
@@ -108,12 +134,10 @@ class ChatTemplate:
         ids = self._tokenizer.encode(tail, add_special_tokens=False)
         return next((token_id for token_id in ids if token_id in special), None)
 
-    def _messages(self, conversation: Conversation) -> list[dict[str, str]]:
+    def _messages(self, conversation: Conversation) -> list[dict[str, Any]]:
         """Fit the conversation to what the template can render: fold the system text, start with the user."""
-        messages = [
-            {"role": turn.role, "content": turn.content} | ({"name": turn.name} if turn.name else {})
-            for turn in conversation.turns
-        ]
+        spelling = None if self.traits.tools is None else self.traits.tools.spelling
+        messages = [template_message(turn, spelling) for turn in conversation.turns]
         folds = conversation.system is not None and not self.traits.has_system_role
         needs_user = self.traits.must_start_with_user or folds
         if needs_user and (not messages or messages[0]["role"] != "user"):
@@ -141,13 +165,24 @@ class ChatTemplate:
             has_system_role=with_system is not None and str(system["content"]) in with_system,
             must_start_with_user=starts_with_assistant is None,
             writes_names=bool(_NAME_USE.search(template)),
+            tools=learn_tools(self._try_render),
         )
 
-    def _try_render(self, messages: list[dict[str, str]]) -> str | None:
+    def _try_render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        is_prompt: bool = True,
+    ) -> str | None:
         """Render to text, or None if the template raises on these messages (or fails in any way jinja can)."""
         try:
             return str(
-                self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+                self._tokenizer.apply_chat_template(
+                    list(messages),
+                    tools=list(tools) or None,
+                    tokenize=False,
+                    add_generation_prompt=is_prompt,
+                )
             )
-        except TemplateError:
+        except _TEMPLATE_FAULTS:
             return None

@@ -15,10 +15,13 @@ from typing import Literal
 
 from tokenizers import Tokenizer
 
-from turnwise_server.chat.detokenizer import Detokenizer, Piece
+from turnwise_server.chat.call_plan import CallPlan
+from turnwise_server.chat.detokenizer import Piece
 from turnwise_server.chat.messages import ClientMessage
+from turnwise_server.chat.reply_reader import CallPiece, ReplyReader, reply_reader
 from turnwise_server.chat.template import PromptEnd
 from turnwise_server.chat.token_text import TokenBytes
+from turnwise_server.chat.tools import ToolUse
 from turnwise_server.engine.base import Generation, SamplingParams, TokenEvent
 from turnwise_server.engine.timeline import Timeline
 
@@ -50,6 +53,7 @@ class TurnRequest:
     repetition_penalty: float | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     top_logprobs: int | None = None
+    tools: ToolUse = field(default_factory=ToolUse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ class PreparedTurn:
     stop: tuple[str, ...]
     dropped_messages: int = 0
     """How many of the client's messages were left out to make the rest fit."""
+    calls: CallPlan | None = None
+    """How tools may be called; None if none may be."""
 
     @property
     def choices(self) -> int:
@@ -104,16 +110,29 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """More of tool call number `call` of choice `index`: `id` and `name` come once, at its beginning."""
+
+    index: int
+    call: int
+    arguments: str
+    id: str | None = None
+    name: str | None = None
+    logprobs: tuple[TokenText, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ChoiceFinished:
     """Choice `index` is complete; nothing more comes for it."""
 
     index: int
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
+    """"length" wins: of a reply that was cut, the last call may be half a call."""
     stop_string: str | None = None
     """Which of the client's stop strings ended it, if one did."""
 
 
-TurnEvent = TextDelta | ChoiceFinished
+TurnEvent = TextDelta | ToolCallDelta | ChoiceFinished
 
 
 def seed_of_choice(seed: int | None, index: int) -> int:
@@ -131,11 +150,13 @@ class Turn:
         tokenizer: Tokenizer,
         token_bytes: TokenBytes,
         stop: tuple[str, ...],
+        calls: CallPlan | None = None,
     ) -> None:
         self._generations = generations
         self._tokenizer = tokenizer
         self._token_bytes = token_bytes
         self._stop = stop
+        self._calls = calls
         self.cached_tokens = 0
         self.completion_tokens = 0
 
@@ -196,32 +217,36 @@ class Turn:
 
     async def _choice(self, index: int) -> AsyncIterator[TurnEvent]:
         generation = self._generations[index]
-        detokenizer: Detokenizer[TokenText] = Detokenizer(self._tokenizer, self._stop)
+        reader: ReplyReader[TokenText] = reply_reader(self._tokenizer, self._stop, self._calls)
         async for event in generation:
             self.cached_tokens = max(self.cached_tokens, event.cached_tokens)
             self.completion_tokens += 1
-            is_stop_token = event.finish_reason == "stop"
-            if not is_stop_token:
-                piece = detokenizer.feed(
-                    event.token_id, self._note(event, offset=detokenizer.decoded_characters)
-                )
-                if piece.text or piece.notes:
+            if event.finish_reason != "stop":
+                note = self._note(event, offset=reader.decoded_characters)
+                for piece in reader.feed(event.token_id, note):
                     yield self._delta(index, piece)
-            if detokenizer.stopped:
+            if reader.is_over:
                 generation.cancel()
-                yield ChoiceFinished(index, "stop", detokenizer.stop_string)
+                yield ChoiceFinished(index, self._reason(reader), reader.stop_string)
                 return
             if event.finish_reason is not None:
-                piece = detokenizer.finish()
-                if piece.text or piece.notes:
+                is_cut = event.finish_reason == "length"
+                for piece in reader.finish(is_cut=is_cut):
                     yield self._delta(index, piece)
-                stop_string = detokenizer.stop_string
-                yield ChoiceFinished(index, "stop" if stop_string else event.finish_reason.value, stop_string)
+                is_cut = is_cut and reader.stop_string is None
+                yield ChoiceFinished(index, "length" if is_cut else self._reason(reader), reader.stop_string)
                 return
 
     @staticmethod
-    def _delta(index: int, piece: Piece[TokenText]) -> TextDelta:
-        return TextDelta(index, piece.text, piece.notes)
+    def _reason(reader: ReplyReader[TokenText]) -> Literal["stop", "tool_calls"]:
+        return "tool_calls" if reader.calls else "stop"
+
+    @staticmethod
+    def _delta(index: int, piece: Piece[TokenText] | CallPiece[TokenText]) -> TurnEvent:
+        if isinstance(piece, Piece):
+            return TextDelta(index, piece.text, piece.notes)
+        delta = piece.delta
+        return ToolCallDelta(index, delta.call, delta.arguments, delta.id, delta.name, piece.notes)
 
     def _note(self, event: TokenEvent, *, offset: int) -> TokenText | None:
         if event.logprobs is None:

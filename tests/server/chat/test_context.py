@@ -29,7 +29,11 @@ def at_least(conversation: Conversation) -> int:
     return sum(len(turn.content) for turn in conversation.turns)
 
 
-COUNTS = TokenCounts(render, turn_tokens, at_least)
+def rest(conversation: Conversation) -> int:
+    return 0 if conversation.system is None else len(conversation.system) + 3
+
+
+COUNTS = TokenCounts(render, turn_tokens, rest, at_least)
 
 
 def fitted(
@@ -136,7 +140,7 @@ def test_a_hopeless_message_is_refused_without_being_tokenised(truncate: bool) -
         raise AssertionError("tokenised")
 
     conversation = Conversation(None, (Message("user", "x" * 1_000_000),))
-    counts = TokenCounts(never, lambda turn: len(never(turn)), at_least)
+    counts = TokenCounts(never, lambda turn: len(never(turn)), rest, at_least)
     with pytest.raises(ContextLengthError, match="at least 1000000 tokens"):
         fit(conversation, Window(100, 10), counts, truncate=truncate)
 
