@@ -64,6 +64,7 @@ class ChatModel:
         self.plain_text = PlainText(tokenizer, vocab_size=info.vocab_size)
         self.context_length = info.context_length
         self.vocab_size = info.vocab_size
+        self._takes_grammars = info.takes_grammars
         self.default_max_tokens = min(MAX_DEFAULT_TOKENS, info.context_length)
         template = str(tokenizer.chat_template)
         self.fingerprint = hashlib.sha256(f"{info.fingerprint}\0{template}".encode()).hexdigest()
@@ -88,6 +89,7 @@ class ChatModel:
             ContextLengthError: the conversation does not fit, and truncation may not or cannot help.
         """
         self._check_logit_bias(request)
+        self._check_grammar(request)
         calls = self._plan_calls(request.tools)
         wanted = self.default_max_tokens if request.max_tokens is None else request.max_tokens
         conversation = replace(
@@ -235,7 +237,17 @@ class ChatModel:
             logit_bias=request.logit_bias,
             stop_token_ids=self._stop_token_ids,
             top_logprobs=request.top_logprobs,
+            grammar=request.grammar,
         )
+
+    def _check_grammar(self, request: TurnRequest) -> None:
+        if request.grammar is not None and not self._takes_grammars:
+            raise RequestError(
+                "Unsupported value: the tokenizer of this model cannot hold a reply to a form; 'response_format' "
+                "supports only {'type': 'text'} with it.",
+                param="response_format",
+                code="unsupported_value",
+            )
 
     def _check_logit_bias(self, request: TurnRequest) -> None:
         for token_id in request.logit_bias:

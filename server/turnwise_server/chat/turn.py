@@ -53,6 +53,8 @@ class TurnRequest:
     repetition_penalty: float | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     top_logprobs: int | None = None
+    grammar: str | None = None
+    """What the text is held to, as `chat.structured` writes it; None is any text."""
     tools: ToolUse = field(default_factory=ToolUse)
 
 
