@@ -34,7 +34,7 @@ router = APIRouter()
     "/v1/chat/completions",
     response_model=ChatCompletion,
     responses=describe_stream(ChatCompletionChunk)
-    | describe_errors(400, 401, 403, 404, 408, 413, 415, 500, 503, 504),
+    | describe_errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 503, 504),
     openapi_extra=describe_json_body(ChatCompletionRequest),
 )
 async def create_chat_completion(request: Request) -> Response:
