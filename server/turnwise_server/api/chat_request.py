@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, Tag
 
 from turnwise_server.api.prompt_end import prompt_end
+from turnwise_server.api.response_format import ResponseFormat, check_stop, format_grammar
 from turnwise_server.api.sampling_request import Count, Label, SamplingRequest, Unsupported
 from turnwise_server.api.validation import (
     Metadata,
@@ -26,14 +27,6 @@ from turnwise_server.chat.turn import TurnRequest
 from turnwise_server.errors import RequestError
 
 MAX_PARTS = 2048
-
-
-def _text_format(value: Mapping[str, object]) -> Mapping[str, object]:
-    if value.get("type") == "text":
-        return value
-    raise fault(
-        "unsupported_value", "Unsupported value: '{param}' supports only {'type': 'text'} with this model."
-    )
 
 
 def _text_only(value: list[str]) -> list[str]:
@@ -82,7 +75,7 @@ class ChatCompletionRequest(SamplingRequest):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
 
-    response_format: Annotated[dict[str, object], AfterValidator(_text_format)] | None = None
+    response_format: ResponseFormat | None = None
     modalities: Annotated[list[str], AfterValidator(_text_only)] | None = None
     tools: Unsupported = None
     tool_choice: Unsupported = None
@@ -149,7 +142,7 @@ def turn_request(
     """Return what the chat layer has to do.
 
     Raises:
-        RequestError: a message is incomplete.
+        RequestError: a message is incomplete, or replies cannot be held to the form that is asked for.
     """
     return replace(
         request.sampling_turn(id=id, tenant=tenant),
@@ -158,12 +151,14 @@ def turn_request(
         max_tokens=request.max_completion_tokens or request.max_tokens or default_max_tokens,
         truncation=request.truncation or default_truncation,
         top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        grammar=format_grammar(request.response_format),
     )
 
 
 def _check_together(request: ChatCompletionRequest) -> None:
     """Refuse parameters that are right alone and wrong together."""
     request.check_stream_options()
+    check_stop(request.response_format, request.stop)
     if request.top_logprobs is not None and not request.logprobs:
         raise RequestError(
             "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.",

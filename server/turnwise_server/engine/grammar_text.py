@@ -12,6 +12,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from turnwise_server.errors import RequestError
 
+_PLACE = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
 _TOKEN_ID = re.compile(r"<\[[0-9]+\]>")
 
 
@@ -33,15 +34,21 @@ def check_grammar(text: str, *, param: str) -> None:
         matcher.compute_bitmask()
     if matcher.is_error():
         raise RequestError(
-            f"Invalid '{param}': no reply can be held to it. {_reason(matcher.get_error())}",
+            f"Invalid '{param}': no reply can be held to it: {_reason(matcher.get_error())}.",
             param=param,
             code="invalid_value",
         )
 
 
 def _reason(error: str) -> str:
-    """Return the first line of the library's message, without the parser's state."""
-    return error.partition("\n")[0][:300].rstrip(".") + "."
+    """Return what the library's message says, without the parser's state and the library's own options."""
+    if error.startswith("NoExtension"):
+        return "nothing that can be written is valid"
+    if "oneOf" in error:
+        return "'oneOf' is supported only where no value can match two of its schemas; use 'anyOf'"
+    lines = _PLACE.sub("", error).splitlines()
+    reason = lines[-1] if lines[0].startswith("regex parse error") else lines[0]
+    return reason[:300].rstrip(".")
 
 
 class _Bytes:
