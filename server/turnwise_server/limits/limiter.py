@@ -42,7 +42,7 @@ class Allowance:
         self._levels = Levels()
         self._reserved = 0
         self._used = 0
-        self._holders = 0
+        self._is_inside = False
 
     async def enter(self) -> None:
         """Count the request, and take a slot for as long as it runs.
@@ -53,7 +53,7 @@ class Allowance:
         limits = self._account.limits
         if limits:
             await self._take(requests=1, slot=bool(limits.concurrent))
-            self._holders = 1
+            self._is_inside = True
 
     async def reserve(self, tokens: int) -> None:
         """Count as many tokens as the request may come to use.
@@ -69,16 +69,12 @@ class Allowance:
         """Note how many of the reserved tokens were really used."""
         self._used += tokens
 
-    def stay(self) -> None:
-        """Let work that goes on after its request hold the slot and the tokens; then it has to `leave`, too."""
-        self._holders += 1
-
     async def leave(self) -> None:
-        """Free the slot and give back what was reserved and not used, once nobody needs them any more."""
-        self._holders -= 1
-        if self._holders == 0 and (self._reserved or self._account.limits.concurrent):
+        """Free the slot and give back what was reserved and not used. Call it once the request has ended."""
+        if self._is_inside and (self._reserved or self._account.limits.concurrent):
             unused = max(0, self._reserved - self._used)
             await self._store.give_back(self._account, tokens=unused)
+        self._is_inside = False
 
     def requests(self) -> Standing | None:
         """Say where the key stands with its requests a minute; None if they are not limited."""
