@@ -75,9 +75,11 @@ def otlp_receiver() -> Iterator[OtlpReceiver]:
         receiver = OtlpReceiver(f"http://127.0.0.1:{http.server_address[1]}")
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield receiver
-        http.shutdown()
-        thread.join()
+        try:
+            yield receiver
+        finally:
+            http.shutdown()
+            thread.join()
 
 
 def _span(span: Span) -> ReceivedSpan:
