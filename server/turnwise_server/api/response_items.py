@@ -9,16 +9,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from turnwise_server.api.chat_request import MAX_PARTS
-from turnwise_server.api.validation import RequestModel, Text, fault, string_or_array
+from turnwise_server.api.validation import NoNul, RequestModel, Text, fault, string_or_array
 
 Item = dict[str, Any]
 """An item as it is stored and listed: OpenAI's JSON with every field."""
 
-_ID = r"[A-Za-z0-9_-]{1,128}"
 _OWN_ID = re.compile(r"[a-z]{2,3}_(?P<response>[A-Za-z0-9]+)(?:i|o)[0-9]{1,9}")
 
-ItemId = Annotated[str, Field(pattern=_ID)]
-CallName = Annotated[Text, Field(min_length=1, max_length=256)]
+ItemId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+CallName = Annotated[str, Field(min_length=1, max_length=256), NoNul]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 

@@ -12,6 +12,7 @@ from turnwise_server.api.sampling_request import MAX_SEED, MAX_TOKENS, Label, Pe
 from turnwise_server.api.validation import (
     Decimal,
     Metadata,
+    NoNul,
     RequestModel,
     Text,
     fault,
@@ -84,7 +85,7 @@ class PromptRequest(RequestModel):
         | None
     ) = None
     instructions: Text | None = None
-    previous_response_id: Annotated[Text, Field(min_length=1, max_length=128)] | None = None
+    previous_response_id: Annotated[str, Field(min_length=1, max_length=128), NoNul] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None
