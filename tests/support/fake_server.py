@@ -61,6 +61,7 @@ async def fake_server(
     headers: dict[str, str] | None = None,
     script: Sequence[Sequence[int]] | None = None,
     database: Database | None = None,
+    template: str = CHATML,
     **engine_options: Any,
 ) -> AsyncIterator[FakeServer]:
     """Serve the replies in order, then again from the first. Without a `database` things are stored in memory."""
@@ -71,7 +72,8 @@ async def fake_server(
         **({"context_length": 512} | engine_options),
     )
     info = await engine.start()
-    chat = ChatModel(TOKENIZER, engine, info, defaults=GenerationDefaults(), source="tiny")
+    tokenizer = TOKENIZER if template == CHATML else tiny_tokenizer(template)
+    chat = ChatModel(tokenizer, engine, info, defaults=GenerationDefaults(), source="tiny")
     chosen = Settings(**({"model_name": "test"} | (settings or {})))
     served = ServedModel(chosen.served_model_name, chosen.model, engine, chat, created=1_760_000_000)
     models = ServedModels(served, allows_default=chosen.allow_default_model)
