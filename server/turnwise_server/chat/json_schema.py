@@ -239,7 +239,7 @@ class _SchemaCheck:
         return value
 
     def _count(self, value: object, place: Place) -> int:
-        if not _is_number(value) or value != int(value) or not 0 <= value <= _MAX_COUNT:
+        if not _is_number(value) or value % 1 != 0 or not 0 <= value <= _MAX_COUNT:
             raise self._invalid(place, f"it must be an integer from 0 to {_MAX_COUNT}")
         return int(value)
 

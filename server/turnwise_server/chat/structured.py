@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from turnwise_server.chat.json_schema import checked_schema
 from turnwise_server.engine.grammar_text import check_grammar
+from turnwise_server.errors import RequestError
 
 _JSON_STYLE = {
     "whitespace_flexible": False,
@@ -75,6 +76,7 @@ def tool_call_grammar(
     *,
     many: bool,
     is_forced: bool = True,
+    answer: str | None = None,
     control_tokens: Mapping[str, int] | None = None,
 ) -> str:
     """Return a grammar of replies that call tools.
@@ -85,13 +87,19 @@ def tool_call_grammar(
         many: whether a reply may have more than one call.
         is_forced: the reply is nothing but calls. Otherwise it is text, or text (which may be empty) and then calls;
             from the first `list_begin begin` on, only calls can follow.
+        answer: the grammar of a reply that calls nothing, as the functions above write it, where calls are not forced;
+            no text comes before calls then. None is any text.
         control_tokens: tokens by their text; where the wrapper's texts have such a text, the token itself is meant.
 
     Raises:
         RequestError: parameters of a tool cannot be held to, see `json_schema_grammar`; `param` begins with the tool's.
+            Or an answer could not be told from a call.
     """
-    rules = _CallRules(wrapper, control_tokens or {}).rules(tools, many=many, is_forced=is_forced)
-    grammar = "\n".join(rules)
+    calls = _CallRules(wrapper, control_tokens or {})
+    start = (
+        calls.forced() if is_forced else calls.after_text() if answer is None else calls.instead_of(answer)
+    )
+    grammar = "\n".join([*start, *calls.rules(tools, many=many)])
     check_grammar(grammar, param="tools")
     return grammar
 
@@ -107,22 +115,34 @@ class _CallRules:
         self._head = f"{{{_quoted(wrapper.name_key)}: "
         self._opening = wrapper.list_begin + wrapper.begin
 
-    def rules(self, tools: Sequence[ToolSchema], *, many: bool, is_forced: bool) -> list[str]:
-        """Return the rules of a whole grammar."""
+    def rules(self, tools: Sequence[ToolSchema], *, many: bool) -> list[str]:
+        """Return the rules of calls, from the first one's name on."""
         wrapper = self._wrapper
         again = self._symbols(wrapper.separator + wrapper.begin + self._head)
         names = " | ".join(f"tool_{index}" for index in range(len(tools)))
         return [
-            *(self._forced() if is_forced else self._after_text()),
             f"calls: call{f' ({again} call)*' if many else ''} {self._symbols(wrapper.list_end)}".rstrip(),
             f"call: ({names}) {self._symbols('}' + wrapper.end)}",
             *(self._tool(f"tool_{index}", tool) for index, tool in enumerate(tools)),
         ]
 
-    def _forced(self) -> list[str]:
+    def forced(self) -> list[str]:
+        """Return the beginning of a reply that is nothing but calls."""
         return [f"start: {self._symbols(self._opening + self._head)} calls"]
 
-    def _after_text(self) -> list[str]:
+    def instead_of(self, answer: str) -> list[str]:
+        """Return the beginning of a reply that is either calls or an answer in a form of its own."""
+        if not any(map(str.isalpha, self._opening)):
+            raise RequestError(
+                "'response_format' cannot be given together with 'tools' that need not be called: calls of this model "
+                "begin like any JSON.",
+                param="response_format",
+                code="unsupported_value",
+            )
+        opening = self._symbols(self._opening + self._head)
+        return [f"start: answer | {opening} calls", f"answer: {answer.removeprefix('start: ')}"]
+
+    def after_text(self) -> list[str]:
         """Return how calls begin after any text: at a control token, or at words that begin nothing but calls."""
         rules = ["start: TEXT | opening calls", r"TEXT: /(.|\n)*/"]
         token = self._cut.search(self._opening) if self._cut else None

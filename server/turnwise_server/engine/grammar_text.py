@@ -46,9 +46,8 @@ def _reason(error: str) -> str:
         return "nothing that can be written is valid"
     if "oneOf" in error:
         return "'oneOf' is supported only where no value can match two of its schemas; use 'anyOf'"
-    lines = _PLACE.sub("", error).splitlines()
-    reason = lines[-1] if lines[0].startswith("regex parse error") else lines[0]
-    return reason[:300].rstrip(".")
+    regex_fault = error.rpartition("\nerror: ")[2] if "regex parse error" in error else error
+    return _PLACE.sub("", regex_fault.partition("\n")[0])[:300].rstrip(".")
 
 
 class _Bytes:
