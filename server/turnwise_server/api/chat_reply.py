@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from turnwise_server.api.wire import (
     AssistantMessage,
     ChatCompletion,
     Choice,
     ChoiceLogprobs,
+    FunctionCall,
+    MessageToolCall,
     PromptTokensDetails,
     TokenLogprob,
     TopLogprob,
     Usage,
     encode_json,
 )
-from turnwise_server.chat.turn import ChoiceFinished, PreparedTurn, TextDelta, TokenText, Turn, TurnEvent
+from turnwise_server.chat.turn import (
+    ChoiceFinished,
+    PreparedTurn,
+    TextDelta,
+    TokenText,
+    ToolCallDelta,
+    Turn,
+    TurnEvent,
+)
 
 _encode_text = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -47,8 +58,9 @@ def usage_of(prepared: PreparedTurn, turn: Turn) -> Usage:
 @dataclass(slots=True)
 class _ChoiceParts:
     texts: list[str] = field(default_factory=list)
+    calls: list[MessageToolCall] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish_reason: str = ""
+    finish_reason: Literal["stop", "length", "tool_calls"] = "stop"
 
 
 class WholeReply:
@@ -64,9 +76,15 @@ class WholeReply:
         parts = self._choices[event.index]
         if isinstance(event, ChoiceFinished):
             parts.finish_reason = event.finish_reason
-        else:
+            return
+        parts.logprobs.extend(token_logprobs(event.logprobs))
+        if isinstance(event, TextDelta):
             parts.texts.append(event.text)
-            parts.logprobs.extend(token_logprobs(event.logprobs))
+        elif event.id is not None:
+            function = FunctionCall(name=event.name or "", arguments="")
+            parts.calls.append(MessageToolCall(id=event.id, function=function))
+        else:
+            parts.calls[event.call].function.arguments += event.arguments
 
     def body(self, usage: Usage) -> bytes:
         """Return the JSON of the reply."""
@@ -82,11 +100,13 @@ class WholeReply:
         return encode_json(completion.model_dump())
 
     def _choice(self, index: int, parts: _ChoiceParts) -> Choice:
+        content = "".join(parts.texts)
+        calls = parts.calls or None
         return Choice(
             index=index,
-            message=AssistantMessage(content="".join(parts.texts)),
+            message=AssistantMessage(content=None if calls and not content else content, tool_calls=calls),
             logprobs=ChoiceLogprobs(content=parts.logprobs) if self._has_logprobs else None,
-            finish_reason="length" if parts.finish_reason == "length" else "stop",
+            finish_reason=parts.finish_reason,
         )
 
 
@@ -116,23 +136,34 @@ class ChunkWriter:
         """Return the frame of one event."""
         if isinstance(event, ChoiceFinished):
             return self._frame(event.index, '"delta":{}', f'"{event.finish_reason}"')
-        return self._text(event)
+        return self._frame(event.index, f'"delta":{_delta(event)}{_logprobs(event.logprobs)}', "null")
 
     def usage(self, usage: Usage) -> bytes:
         """Return the last frame of a reply whose client asked for usage."""
         return f'{self._head}],"usage":{encode_json(usage.model_dump()).decode()}}}\n\n'.encode()
 
-    def _text(self, event: TextDelta) -> bytes:
-        fields = f'"delta":{{"content":{_encode_text(event.text)}}}'
-        if event.logprobs:
-            content = [item.model_dump() for item in token_logprobs(event.logprobs)]
-            fields += f',"logprobs":{{"content":{encode_json(content).decode()},"refusal":null}}'
-        return self._frame(event.index, fields, "null")
-
     def _frame(self, index: int, fields: str, finish_reason: str) -> bytes:
         return (
             f'{self._head}{{"index":{index},{fields},"finish_reason":{finish_reason}}}{self._tail}'.encode()
         )
+
+
+def _delta(event: TextDelta | ToolCallDelta) -> str:
+    if isinstance(event, TextDelta):
+        return f'{{"content":{_encode_text(event.text)}}}' if event.text else "{}"
+    function = {"arguments": event.arguments}
+    call: dict[str, object] = {"index": event.call}
+    if event.id is not None:
+        call |= {"id": event.id, "type": "function"}
+        function = {"name": event.name or "", **function}
+    return encode_json({"tool_calls": [call | {"function": function}]}).decode()
+
+
+def _logprobs(tokens: Sequence[TokenText]) -> str:
+    if not tokens:
+        return ""
+    content = [item.model_dump() for item in token_logprobs(tokens)]
+    return f',"logprobs":{{"content":{encode_json(content).decode()},"refusal":null}}'
 
 
 def token_logprobs(tokens: Iterable[TokenText]) -> Iterable[TokenLogprob]:

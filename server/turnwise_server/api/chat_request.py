@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, Tag
 from turnwise_server.api.prompt_end import prompt_end
 from turnwise_server.api.response_format import ResponseFormat, check_stop, format_grammar
 from turnwise_server.api.sampling_request import Count, Label, SamplingRequest, Unsupported
+from turnwise_server.api.tool_request import CallId, ToolCalls, ToolChoice, Tools, tool_calls, tool_use
 from turnwise_server.api.validation import (
     Metadata,
     NoNul,
@@ -59,7 +60,8 @@ class RequestMessage(RequestModel):
     ) = None
     refusal: Text | None = None
     name: Annotated[str, Field(max_length=256), NoNul] | None = None
-    tool_calls: Unsupported = None
+    tool_calls: ToolCalls | None = None
+    tool_call_id: CallId | None = None
     function_call: Unsupported = None
 
 
@@ -77,8 +79,8 @@ class ChatCompletionRequest(SamplingRequest):
 
     response_format: ResponseFormat | None = None
     modalities: Annotated[list[str], AfterValidator(_text_only)] | None = None
-    tools: Unsupported = None
-    tool_choice: Unsupported = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
     functions: Unsupported = None
     function_call: Unsupported = None
     audio: Unsupported = None
@@ -126,11 +128,6 @@ def check_message_count(body: Mapping[str, object], max_messages: int) -> None:
         )
 
 
-def ignored_params(body: Mapping[str, object]) -> list[str]:
-    """Return the names of known parameters that have no effect although they ask for one."""
-    return ["store"] if body.get("store") else []
-
-
 def turn_request(
     request: ChatCompletionRequest,
     *,
@@ -142,7 +139,8 @@ def turn_request(
     """Return what the chat layer has to do.
 
     Raises:
-        RequestError: a message is incomplete, or replies cannot be held to the form that is asked for.
+        RequestError: a message is incomplete, a tool is chosen that is not there, or replies cannot be held to the form
+            that is asked for.
     """
     return replace(
         request.sampling_turn(id=id, tenant=tenant),
@@ -152,6 +150,7 @@ def turn_request(
         truncation=request.truncation or default_truncation,
         top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         grammar=format_grammar(request.response_format),
+        tools=tool_use(request.tools, request.tool_choice, is_parallel=request.parallel_tool_calls),
     )
 
 
@@ -201,11 +200,20 @@ def _client_message(message: RequestMessage, index: int) -> ClientMessage:
     path = f"messages[{index}]"
     if message.role != "assistant" and "content" not in message.model_fields_set:
         raise missing_parameter(f"{path}.content")
-    content = message.content
-    if isinstance(content, list):
-        parts = tuple(_content_part(part, f"{path}.content[{at}]") for at, part in enumerate(content))
-        return ClientMessage(message.role, parts, message.refusal, message.name)
-    return ClientMessage(message.role, content, message.refusal, message.name)
+    parts = message.content
+    content = (
+        tuple(_content_part(part, f"{path}.content[{at}]") for at, part in enumerate(parts))
+        if isinstance(parts, list)
+        else parts
+    )
+    return ClientMessage(
+        message.role,
+        content,
+        message.refusal,
+        message.name,
+        tool_calls=tool_calls(message.tool_calls),
+        tool_call_id=message.tool_call_id,
+    )
 
 
 def _content_part(part: RequestPart, path: str) -> ContentPart:

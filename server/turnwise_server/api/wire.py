@@ -64,13 +64,29 @@ class Usage(BaseModel):
     completion_tokens_details: CompletionTokensDetails = CompletionTokensDetails()
 
 
+class FunctionCall(BaseModel):
+    """Which function to call, and with what: `arguments` is a JSON object as text."""
+
+    name: str
+    arguments: str
+
+
+class MessageToolCall(BaseModel):
+    """A call of one of the request's tools."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
 class AssistantMessage(BaseModel):
-    """The reply."""
+    """The reply. Content is null where the model only calls tools; `tool_calls` is absent where it calls none."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: str | None = None
     annotations: list[object] = []
+    tool_calls: list[MessageToolCall] | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Choice(BaseModel):
@@ -79,7 +95,7 @@ class Choice(BaseModel):
     index: int
     message: AssistantMessage
     logprobs: ChoiceLogprobs | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
 
 
 class ChatCompletion(BaseModel):
@@ -103,12 +119,29 @@ class ChatCompletionDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
+class FunctionCallDelta(BaseModel):
+    """More of a function's call; the name comes once."""
+
+    name: str | None = None
+    arguments: str
+
+
+class ToolCallChunk(BaseModel):
+    """More of a tool call; id and type come once."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionCallDelta
+
+
 class ChunkDelta(BaseModel):
     """What a chunk adds to a message."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: str | None = None
+    tool_calls: list[ToolCallChunk] | None = None
 
 
 class ChunkChoice(BaseModel):
@@ -117,7 +150,7 @@ class ChunkChoice(BaseModel):
     index: int
     delta: ChunkDelta
     logprobs: ChoiceLogprobs | None = None
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: Literal["stop", "length", "tool_calls"] | None
 
 
 class ChatCompletionChunk(BaseModel):

@@ -124,10 +124,18 @@ REFUSALS: list[tuple[dict[str, Any], str, str, str]] = [
         "tool",
     ),
     (
-        {"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]},
+        {
+            "messages": [
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [{"id": "call_1", "function": {"name": "f", "arguments": "{}"}}],
+                }
+            ]
+        },
         "messages[0].tool_calls",
         "unsupported_parameter",
-        "tool_calls",
+        "does not know tools",
     ),
     (
         {"messages": user("a" * 5000)},
@@ -187,8 +195,13 @@ REFUSALS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"stop": "a" * 1025}, "stop", "string_above_max_length", "maximum length 1024"),
     ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value", "'stream' is enabled"),
     ({"truncation": "middle"}, "truncation", "invalid_value", "Supported values are: 'auto' or 'disabled'."),
-    ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter", "'tools' is not supported"),
-    ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter", "tool_choice"),
+    (
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        "tools",
+        "unsupported_parameter",
+        "'tools' is not supported with this model: its chat template does not know tools",
+    ),
+    ({"tool_choice": "required"}, "tool_choice", "invalid_value", "only allowed when 'tools' are specified"),
     ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter", "functions"),
     ({"audio": {"voice": "x"}}, "audio", "unsupported_parameter", "audio"),
     ({"chat_template": "{{ 1 }}"}, "chat_template", "unsupported_parameter", "chat_template"),
