@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from turnwise_server.api import (
     admin,
@@ -18,6 +20,7 @@ from turnwise_server.api import (
     openapi,
     response_routes,
     responses,
+    stored_completions,
     tokenization,
 )
 from turnwise_server.api.body import BodyLimit
@@ -34,6 +37,7 @@ from turnwise_server.errors import TurnwiseError
 
 ROUTERS = (
     chat.router,
+    stored_completions.router,
     completions.router,
     responses.router,
     response_routes.router,
@@ -87,8 +91,15 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         return _refusal(request, unknown_url(method, path))
     if error.status_code == 405:
-        return _refusal(request, method_not_allowed(method, (error.headers or {}).get("Allow", "")))
+        return _refusal(request, method_not_allowed(method, _methods_at(request)))
     return _refusal(request, ErrorReply(error.status_code, str(error.detail), headers=error.headers or {}))
+
+
+def _methods_at(request: Request) -> str:
+    """Return the methods of a path; the exception of the router names those of the path's first route alone."""
+    routes = (route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute))
+    matching = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return ", ".join(sorted({method for route in matching for method in route.methods}))
 
 
 async def _client_gone(request: Request, _error: Exception) -> Response:

@@ -14,7 +14,6 @@ from turnwise_server.api.admission import Admission, reply_headers
 from turnwise_server.api.chat_reply import ChunkWriter, ReplyIdentity, WholeReply, usage_of
 from turnwise_server.api.chat_request import (
     ChatCompletionRequest,
-    ignored_params,
     parse_chat_request,
     turn_request,
 )
@@ -24,6 +23,7 @@ from turnwise_server.api.reply import Reply, StreamedReply
 from turnwise_server.api.served_models import ServedModel
 from turnwise_server.api.services import new_id
 from turnwise_server.api.sse import DONE, data_frame
+from turnwise_server.api.stored_completions import keep_completion
 from turnwise_server.api.wire import ChatCompletion, ChatCompletionChunk
 from turnwise_server.chat.turn import PreparedTurn
 
@@ -40,9 +40,12 @@ router = APIRouter()
 async def create_chat_completion(request: Request) -> Response:
     """Reply to a conversation, whole or as server-sent events."""
     admission = await Admission.of(request)
-    ignored = admission.ignored_params(ChatCompletionRequest) + ignored_params(admission.body)
+    ignored = admission.ignored_params(ChatCompletionRequest)
     # Always in a thread: one tokenizer serves all, and waiting for it must not stall the streams that run.
     chat, model, prepared = await asyncio.to_thread(_prepare, admission)
+    if chat.store:
+        storage = admission.services.storage
+        await storage.run(storage.completions.check)
     reply = await admission.start(model, prepared)
     headers = reply_headers(prepared, ignored)
     if chat.stream:
@@ -69,14 +72,27 @@ async def _body(reply: Reply, chat: ChatCompletionRequest) -> bytes:
     whole = WholeReply(identity_of(reply), n=reply.prepared.n, has_logprobs=bool(chat.logprobs))
     async for event in reply.events():
         whole.add(event)
-    return whole.body(usage_of(reply.prepared, reply.turn))
+    return await _finish(reply, chat, whole)
+
+
+async def _finish(reply: Reply, chat: ChatCompletionRequest, whole: WholeReply) -> bytes:
+    """Return the JSON of a reply that has ended, stored if its client asked for that."""
+    body = whole.body(usage_of(reply.prepared, reply.turn))
+    if chat.store:
+        await keep_completion(reply, chat, body)
+    return body
 
 
 async def _frames(reply: Reply, chat: ChatCompletionRequest) -> AsyncIterator[bytes]:
     writer = ChunkWriter(identity_of(reply), includes_usage=chat.includes_usage)
+    whole = WholeReply(identity_of(reply), n=reply.prepared.n, has_logprobs=bool(chat.logprobs))
     yield writer.opening(reply.prepared.n)
     async for event in reply.events():
+        if chat.store:
+            whole.add(event)
         yield writer.event(event)
+    if chat.store:
+        await _finish(reply, chat, whole)
     usage = writer.usage(usage_of(reply.prepared, reply.turn)) if chat.includes_usage else b""
     yield usage + DONE
 

@@ -16,14 +16,13 @@ from turnwise_server.api.wire import encode_json
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 20
 
-_MAX_DIGITS = 18
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _PAIR = re.compile(r"(?P<name>\w+)\[(?P<key>.*)\]", re.DOTALL)
 
 
 def _number(text: object) -> object:
     """Read what a query can only say in digits; anything else is refused as the text it is."""
-    is_number = isinstance(text, str) and text.removeprefix("-").isdecimal() and text.isascii()
-    return int(text) if is_number and len(str(text)) <= _MAX_DIGITS else text
+    return int(text) if isinstance(text, str) and _NUMBER.fullmatch(text) else text
 
 
 class PageQuery(RequestModel):

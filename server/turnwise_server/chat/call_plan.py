@@ -32,10 +32,13 @@ class CallPlan:
         )
 
 
-def plan_calls(use: ToolUse, form: CallForm, control_tokens: Mapping[str, int]) -> CallPlan | None:
+def plan_calls(
+    use: ToolUse, form: CallForm, control_tokens: Mapping[str, int], *, answer: str | None = None
+) -> CallPlan | None:
     """Return the plan for a request's tools, or None if nothing may be called.
 
-    A grammar holds the reply where it must be a call, and where a strict tool may be called.
+    A grammar holds the reply where it must be a call, where a strict tool may be called, and where a reply that is no
+    call must follow the grammar `answer`.
 
     Raises:
         RequestError: parameters that must be held to use keywords that are not supported.
@@ -45,12 +48,13 @@ def plan_calls(use: ToolUse, form: CallForm, control_tokens: Mapping[str, int]) 
         return None
     is_forced = use.mode == "required"
     grammar = None
-    if is_forced or any(tool.is_strict for tool in tools):
+    if is_forced or answer is not None or any(tool.is_strict for tool in tools):
         grammar = tool_call_grammar(
             [_schema(tool, is_held=is_forced or tool.is_strict) for tool in tools],
             form.wrapper,
             many=use.is_parallel and form.can_be_many,
             is_forced=is_forced,
+            answer=answer,
             control_tokens=control_tokens,
         )
     return CallPlan(

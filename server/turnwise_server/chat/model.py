@@ -90,7 +90,7 @@ class ChatModel:
         """
         self._check_logit_bias(request)
         self._check_grammar(request)
-        calls = self._plan_calls(request.tools)
+        calls = self._plan_calls(request.tools, request.grammar)
         wanted = self.default_max_tokens if request.max_tokens is None else request.max_tokens
         conversation = replace(
             self._normalise(request.messages, request.end), tools=request.tools.tools if calls else ()
@@ -191,7 +191,7 @@ class ChatModel:
         traits = self._template.traits
         return normalise(messages, keep_names=traits.writes_names, knows_tools=traits.tools is not None)
 
-    def _plan_calls(self, use: ToolUse) -> CallPlan | None:
+    def _plan_calls(self, use: ToolUse, answer: str | None = None) -> CallPlan | None:
         traits = self._template.traits.tools
         if use.tools and traits is None:
             raise RequestError(
@@ -200,7 +200,9 @@ class ChatModel:
                 param="tools",
                 code="unsupported_parameter",
             )
-        return None if traits is None else plan_calls(use, traits.form, self._template.call_tokens)
+        if traits is None:
+            return None
+        return plan_calls(use, traits.form, self._template.call_tokens, answer=answer)
 
     def _prepared(
         self,
@@ -211,18 +213,19 @@ class ChatModel:
     ) -> PreparedTurn:
         wanted = self.default_max_tokens if request.max_tokens is None else request.max_tokens
         room = self.context_length - min(map(len, prompts))
+        grammar = calls.grammar if calls else request.grammar
         return PreparedTurn(
             id=request.id,
             tenant=request.tenant,
             prompts=prompts,
-            sampling=self._sampling(request, max_tokens=min(wanted, room)),
+            sampling=self._sampling(request, grammar, max_tokens=min(wanted, room)),
             n=request.n,
             stop=request.stop,
             dropped_messages=dropped_messages,
             calls=calls,
         )
 
-    def _sampling(self, request: TurnRequest, *, max_tokens: int) -> SamplingParams:
+    def _sampling(self, request: TurnRequest, grammar: str | None, *, max_tokens: int) -> SamplingParams:
         defaults = self._defaults
         return SamplingParams(
             max_tokens=max_tokens,
@@ -237,7 +240,7 @@ class ChatModel:
             logit_bias=request.logit_bias,
             stop_token_ids=self._stop_token_ids,
             top_logprobs=request.top_logprobs,
-            grammar=request.grammar,
+            grammar=grammar,
         )
 
     def _check_grammar(self, request: TurnRequest) -> None:

@@ -40,10 +40,11 @@ async def test_the_text_of_an_unknown_address_names_method_and_path() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("GET", "/v1/chat/completions", "POST"),
+        ("PUT", "/v1/chat/completions", "GET, POST"),
+        ("PUT", "/v1/chat/completions/chatcmpl-1", "DELETE, GET, POST"),
         ("DELETE", "/v1/models", "GET"),
         ("PATCH", "/v1/models/test", "GET"),
-        ("OPTIONS", "/v1/chat/completions", "POST"),
+        ("OPTIONS", "/v1/chat/completions", "GET, POST"),
         ("POST", "/health", "GET"),
         ("POST", "/openapi.json", "GET"),
     ],
