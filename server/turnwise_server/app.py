@@ -99,7 +99,7 @@ def _methods_at(request: Request) -> str:
     """Return the methods of a path; the exception of the router names those of the path's first route alone."""
     routes = (route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute))
     matching = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
-    return ", ".join(sorted({method for route in matching for method in route.methods}))
+    return ", ".join(sorted({method for route in matching for method in route.methods or ()}))
 
 
 async def _client_gone(request: Request, _error: Exception) -> Response:

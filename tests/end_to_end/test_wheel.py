@@ -1,5 +1,6 @@
 """The wheel, installed into an empty environment, serves the starter model that it carries."""
 
+import os
 import site
 import subprocess
 import sys
@@ -66,14 +67,18 @@ def test_the_installed_wheel_serves_the_starter(wheel: Path, tmp_path: Path) -> 
     script = [str(home / "bin" / "python"), "-m", "turnwise_server.cli", "--port", str(port)]
     where = [str(home / "bin" / "python"), "-c", "import turnwise_server; print(turnwise_server.__file__)"]
     assert str(home) in subprocess.run(where, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
-    process = subprocess.Popen(script, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    data = {"XDG_DATA_HOME": str(tmp_path / "data")}
+    process = subprocess.Popen(script, cwd=tmp_path, stderr=subprocess.DEVNULL, env=os.environ | data)
     server = LiveServer(process, port, tmp_path / "none")
     try:
         wait_until(lambda: server.ready()[0] == 200 or process.poll() is not None, 120)
         models = httpx2.get(f"{server.url}/v1/models", timeout=10).json()
         assert [model["id"] for model in models["data"]] == ["starter"]
-        reply = server.chat(model="starter", messages=[{"role": "user", "content": "Hello!"}])
+        hello = [{"role": "user", "content": "Hello!"}]
+        reply = server.chat(model="starter", messages=hello, store=True)
         assert reply.status_code == 200
         assert reply.json()["choices"][0]["message"]["content"]
+        stored = httpx2.get(f"{server.url}/v1/chat/completions", timeout=10).json()
+        assert [item["id"] for item in stored["data"]] == [reply.json()["id"]]
     finally:
         stop(process)

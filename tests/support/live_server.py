@@ -76,9 +76,9 @@ def live_server(model: Path | None, *flags: str, env: dict[str, str] | None = No
     if model is not None:
         command += ["--model", str(model)]
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "server.log"
+        log, data = Path(folder) / "server.log", {"XDG_DATA_HOME": folder}
         with log.open("wb") as sink:
-            process = subprocess.Popen(command, stdout=sink, stderr=sink, env=os.environ | (env or {}))
+            process = subprocess.Popen(command, stdout=sink, stderr=sink, env=os.environ | data | (env or {}))
         server = LiveServer(process, port, log)
         try:
             wait_until(lambda: server.ready()[0] == 200 or process.poll() is not None, START_LIMIT_S)
