@@ -12,6 +12,7 @@ from starlette.routing import Match
 
 from turnwise_server.api import (
     admin,
+    anthropic,
     chat,
     completions,
     health,
@@ -23,6 +24,7 @@ from turnwise_server.api import (
     stored_completions,
     tokenization,
 )
+from turnwise_server.api.anthropic_errors import AnthropicErrors
 from turnwise_server.api.body import BodyLimit
 from turnwise_server.api.cors import Cors
 from turnwise_server.api.errors import ErrorReply, error_reply, method_not_allowed, unknown_url
@@ -42,6 +44,7 @@ ROUTERS = (
     responses.router,
     response_routes.router,
     tokenization.router,
+    anthropic.router,
     admin.router,
     models.router,
     health.router,
@@ -61,7 +64,7 @@ def create_app(services: Services, keys: KeyRing | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(ClientDisconnect, _client_gone)
-    # The last one added is the outermost: CORS, log, host, size, key, rate limit, then the routes.
+    # The last one added is the outermost: CORS, Anthropic's errors, log, host, size, key, rate limit, then the routes.
     settings = services.settings
     app.add_middleware(RateLimitGate, limiter=services.limiter)
     app.add_middleware(KeyGate, keys=keys or KeyRing())
@@ -75,6 +78,7 @@ def create_app(services: Services, keys: KeyRing | None = None) -> FastAPI:
     app.add_middleware(
         RequestLog, lifecycle=services.lifecycle, metrics=services.metrics, tracer=services.tracer
     )
+    app.add_middleware(AnthropicErrors)
     if settings.cors_allowed_origins:
         app.add_middleware(Cors, allowed_origins=settings.cors_allowed_origins)
     return app

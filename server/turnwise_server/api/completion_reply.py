@@ -66,8 +66,8 @@ class WholeText:
         """Take the next event."""
         parts = self._choices[event.index]
         if isinstance(event, ChoiceFinished):
-            parts.finish_reason = event.finish_reason
-        else:
+            parts.finish_reason = _finish_reason(event)
+        elif isinstance(event, TextDelta):
             parts.texts.append(event.text)
             parts.logprobs.extend(event.logprobs)
 
@@ -98,13 +98,12 @@ class TextFrames:
 
     def event(self, event: TurnEvent) -> bytes:
         """Return the frame of one event."""
-        text, logprobs, finish_reason = "", None, None
+        choice = TextChoice(text="", index=event.index, logprobs=None, finish_reason=None)
         if isinstance(event, TextDelta):
-            text = event.text
-            logprobs = text_logprobs(event.logprobs) if event.logprobs else None
-        else:
-            finish_reason = event.finish_reason
-        choice = TextChoice(text=text, index=event.index, logprobs=logprobs, finish_reason=finish_reason)
+            choice.text = event.text
+            choice.logprobs = text_logprobs(event.logprobs) if event.logprobs else None
+        elif isinstance(event, ChoiceFinished):
+            choice.finish_reason = _finish_reason(event)
         return self._frame([choice])
 
     def usage(self, usage: Usage) -> bytes:
@@ -125,6 +124,10 @@ def _completion(identity: ReplyIdentity, choices: list[TextChoice], usage: Usage
         usage=usage,
         system_fingerprint=identity.system_fingerprint,
     )
+
+
+def _finish_reason(event: ChoiceFinished) -> Literal["stop", "length"]:
+    return "length" if event.finish_reason == "length" else "stop"
 
 
 def text_logprobs(tokens: Iterable[TokenText]) -> TextLogprobs:

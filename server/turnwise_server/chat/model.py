@@ -29,6 +29,8 @@ from turnwise_server.errors import ContextLengthError, RequestError
 MAX_DEFAULT_TOKENS = 1024
 """A reply's length where the client names none; never endless, and always said as `length` when it cuts."""
 
+NO_TOOLS = ToolUse()
+
 MAX_COUNTED_CONTEXTS = 8
 """Messages are counted up to this many times the context: enough to say by how much they are too long."""
 
@@ -92,9 +94,7 @@ class ChatModel:
         self._check_grammar(request)
         calls = self._plan_calls(request.tools, request.grammar)
         wanted = self.default_max_tokens if request.max_tokens is None else request.max_tokens
-        conversation = replace(
-            self._normalise(request.messages, request.end), tools=request.tools.tools if calls else ()
-        )
+        conversation = self._conversation(request.messages, request.end, request.tools, calls)
         counts = context.TokenCounts(
             partial(self._template.render, end=request.end),
             self._turn_tokens,
@@ -117,14 +117,16 @@ class ChatModel:
         ids = [self.plain_text.prompt(prompt, context_length=self.context_length) for prompt in prompts]
         return self._prepared(request, tuple(ids))
 
-    def render(self, messages: Sequence[ClientMessage], end: PromptEnd) -> tuple[int, ...]:
+    def render(
+        self, messages: Sequence[ClientMessage], end: PromptEnd, tools: ToolUse = NO_TOOLS
+    ) -> tuple[int, ...]:
         """Return the token ids of messages in the template, however long they are. Safe to call from any thread.
 
         Raises:
             RequestError: the messages cannot be rendered.
             ContextLengthError: they are so long that counting their tokens would be a waste.
         """
-        conversation = self._normalise(messages, end)
+        conversation = self._conversation(messages, end, tools, self._plan_calls(tools))
         least = self._least_tokens(conversation)
         if least > MAX_COUNTED_CONTEXTS * self.context_length:
             raise ContextLengthError(
@@ -133,13 +135,15 @@ class ChatModel:
         with self._tokenizer_lock:
             return self._template.render(conversation, end)
 
-    def render_text(self, messages: Sequence[ClientMessage], end: PromptEnd) -> str:
+    def render_text(
+        self, messages: Sequence[ClientMessage], end: PromptEnd, tools: ToolUse = NO_TOOLS
+    ) -> str:
         """Return messages as the template writes them. Control tokens in the messages look like the template's own.
 
         Raises:
             RequestError: the messages cannot be rendered.
         """
-        conversation = self._normalise(messages, end)
+        conversation = self._conversation(messages, end, tools, self._plan_calls(tools))
         with self._tokenizer_lock:
             return self._template.render_text(conversation, end)
 
@@ -175,7 +179,10 @@ class ChatModel:
         )
         return GenerationRequest(f"{prepared.id}-{index}", prompt_ids, sampling, prepared.tenant)
 
-    def _normalise(self, messages: Sequence[ClientMessage], end: PromptEnd) -> Conversation:
+    def _conversation(
+        self, messages: Sequence[ClientMessage], end: PromptEnd, tools: ToolUse, calls: CallPlan | None
+    ) -> Conversation:
+        """Return the normal form; the model hears of tools if it may call one."""
         if end is PromptEnd.OPEN and messages and messages[-1].role != "assistant":
             raise RequestError(
                 "Only a message of the assistant can be continued, and the last message is none.",
@@ -189,7 +196,10 @@ class ChatModel:
                 code="invalid_value",
             )
         traits = self._template.traits
-        return normalise(messages, keep_names=traits.writes_names, knows_tools=traits.tools is not None)
+        conversation = normalise(
+            messages, keep_names=traits.writes_names, knows_tools=traits.tools is not None
+        )
+        return replace(conversation, tools=tools.tools if calls else ())
 
     def _plan_calls(self, use: ToolUse, answer: str | None = None) -> CallPlan | None:
         traits = self._template.traits.tools

@@ -3,6 +3,7 @@
 from typing import Any
 
 from support.fake_server import fake_server
+from turnwise_server.api.anthropic_errors import MESSAGES_PATHS
 from turnwise_server.api.errors import ERROR_CODES
 
 
@@ -32,6 +33,8 @@ async def test_every_route_is_described() -> None:
         ("delete", "/v1/responses/{response_id}"),
         ("post", "/v1/responses/{response_id}/cancel"),
         ("get", "/v1/responses/{response_id}/input_items"),
+        ("post", "/v1/messages"),
+        ("post", "/v1/messages/count_tokens"),
         ("post", "/v1/tokenize"),
         ("post", "/v1/detokenize"),
         ("post", "/v1/apply-template"),
@@ -47,12 +50,13 @@ async def test_every_route_is_described() -> None:
 async def test_every_error_is_declared_with_the_error_object() -> None:
     declared = set()
     for path, methods in (await document())["paths"].items():
+        body = "AnthropicErrorBody" if path in MESSAGES_PATHS else "ErrorBody"
         for operation in methods.values():
             assert "422" not in operation["responses"]
             for status, response in operation["responses"].items():
                 if status != "200":
                     schema = response["content"]["application/json"]["schema"]
-                    assert schema == {"$ref": "#/components/schemas/ErrorBody"}, (path, status)
+                    assert schema == {"$ref": f"#/components/schemas/{body}"}, (path, status)
                     declared.add(status)
     assert {str(status) for status in ERROR_CODES.values()} - {"405"} <= declared
 

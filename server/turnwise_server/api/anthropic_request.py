@@ -1,0 +1,253 @@
+"""The bodies of POST /v1/messages and its count_tokens: Anthropic's parameters, and what they ask of the chat layer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, Tag
+
+from turnwise_server.api.anthropic_tools import RequestTool, ToolChoice, tool_use
+from turnwise_server.api.chat_request import MAX_PARTS, check_message_count
+from turnwise_server.api.sampling_request import Count, Label, ModelName, StopString, Unsupported
+from turnwise_server.api.validation import (
+    Decimal,
+    RequestModel,
+    Text,
+    fault,
+    missing_parameter,
+    string_or_array,
+    validate,
+)
+from turnwise_server.chat.messages import ClientMessage, ContentPart
+from turnwise_server.chat.template import PromptEnd
+from turnwise_server.chat.tools import ToolCall
+from turnwise_server.chat.turn import Truncation, TurnRequest
+from turnwise_server.errors import RequestError
+
+MAX_STOP_SEQUENCES = 16
+MAX_TOOLS = 128
+MAX_TOP_K = 2**31 - 1
+
+
+def _disabled(value: Mapping[str, object]) -> Mapping[str, object]:
+    if value.get("type") == "disabled":
+        return value
+    raise fault(
+        "unsupported_value",
+        "Unsupported value: '{param}' supports only {'type': 'disabled'} with this model.",
+    )
+
+
+class ResultBlock(RequestModel):
+    """A part of what a tool gave back."""
+
+    type: Label
+    text: Text | None = None
+
+
+class RequestBlock(RequestModel):
+    """A block of a message: text, a call of a tool, or what it gave back."""
+
+    type: Label
+    text: Text | None = None
+    id: Label | None = None
+    name: Label | None = None
+    input: dict[str, object] | None = None
+    tool_use_id: Label | None = None
+    content: (
+        Annotated[
+            Annotated[Text, Tag("string")]
+            | Annotated[list[ResultBlock], Field(max_length=MAX_PARTS, fail_fast=True), Tag("array")],
+            string_or_array("objects"),
+        ]
+        | None
+    ) = None
+    is_error: bool | None = None
+
+
+Blocks = Annotated[
+    Annotated[Text, Tag("string")]
+    | Annotated[list[RequestBlock], Field(max_length=MAX_PARTS, fail_fast=True), Tag("array")],
+    string_or_array("objects"),
+]
+
+
+class TurnMessage(RequestModel):
+    """A message of the conversation so far."""
+
+    role: Literal["user", "assistant", "system"]
+    content: Blocks
+
+
+class OutputConfig(RequestModel):
+    """How hard the model tries, which this one cannot choose."""
+
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: Unsupported = None
+
+
+class UserMetadata(RequestModel):
+    """Whom the request is made for; without effect."""
+
+    user_id: Label | None = None
+
+
+class CountTokensRequest(RequestModel):
+    """What makes the prompt."""
+
+    model: ModelName | None = None
+    messages: Annotated[list[TurnMessage], Field(min_length=1, fail_fast=True)]
+    system: Blocks | None = None
+    tools: Annotated[list[RequestTool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
+    tool_choice: ToolChoice | None = None
+    thinking: Annotated[dict[str, object], AfterValidator(_disabled)] | None = None
+    output_config: OutputConfig | None = None
+    cache_control: dict[str, object] | None = None
+
+    @property
+    def end(self) -> PromptEnd:
+        """Where the prompt ends: a last message of the assistant is continued."""
+        return PromptEnd.OPEN if self.messages[-1].role == "assistant" else PromptEnd.REPLY
+
+
+class MessagesRequest(CountTokensRequest):
+    """Anthropic's parameters."""
+
+    max_tokens: Count
+    stream: bool | None = None
+    stop_sequences: (
+        Annotated[list[StopString], Field(max_length=MAX_STOP_SEQUENCES, fail_fast=True)] | None
+    ) = None
+    temperature: Annotated[Decimal, Field(ge=0, le=1)] | None = None
+    top_p: Annotated[Decimal, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=MAX_TOP_K)] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    metadata: UserMetadata | None = None
+    service_tier: Literal["auto", "standard_only"] | None = None
+    container: Unsupported = None
+    context_management: Unsupported = None
+    mcp_servers: Unsupported = None
+
+
+def parse_count_request(body: Mapping[str, object], *, max_messages: int) -> CountTokensRequest:
+    """Check everything about a prompt that can be checked without the model.
+
+    Raises:
+        RequestError: naming what is wrong.
+    """
+    check_message_count(body, max_messages)
+    return validate(CountTokensRequest, body)
+
+
+def parse_messages_request(body: Mapping[str, object], *, max_messages: int) -> MessagesRequest:
+    """Check everything about a request that can be checked without the model.
+
+    Raises:
+        RequestError: naming what is wrong.
+    """
+    check_message_count(body, max_messages)
+    return validate(MessagesRequest, body)
+
+
+def messages_turn(
+    request: MessagesRequest,
+    *,
+    id: str,  # noqa: A002 - the field's name on the wire
+    tenant: str,
+    default_truncation: Truncation,
+) -> TurnRequest:
+    """Return what the chat layer has to do.
+
+    Raises:
+        RequestError: a block or a tool is incomplete, or of a kind that this server does not have.
+    """
+    return TurnRequest(
+        id=id,
+        messages=client_messages(request),
+        end=request.end,
+        tenant=tenant,
+        max_tokens=request.max_tokens,
+        stop=tuple(request.stop_sequences or ()),
+        truncation=request.truncation or default_truncation,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        tools=tool_use(request.tools or (), request.tool_choice),
+    )
+
+
+def client_messages(request: CountTokensRequest) -> tuple[ClientMessage, ...]:
+    """Return the system text and the messages as the chat layer knows them.
+
+    Raises:
+        RequestError: a block is incomplete, or of a kind that this server does not have.
+    """
+    system = [] if request.system is None else [TurnMessage(role="system", content=request.system)]
+    found = [message for each in system for message in _messages(each, "system")]
+    for index, turn in enumerate(request.messages):
+        found += _messages(turn, f"messages[{index}].content")
+    return tuple(found)
+
+
+def _messages(turn: TurnMessage, path: str) -> Iterable[ClientMessage]:
+    """Cut a message where it holds results of tools, which are messages of their own elsewhere."""
+    if isinstance(turn.content, str):
+        yield ClientMessage(turn.role, turn.content)
+        return
+    parts: list[ContentPart] = []
+    calls: list[ToolCall] = []
+    for index, block in enumerate(turn.content):
+        at = f"{path}[{index}]"
+        match turn.role, block.type:
+            case _, "text":
+                parts.append(_text_part(block, at))
+            case "assistant", "tool_use":
+                calls.append(_call(block, at))
+            case "user", "tool_result":
+                if parts:
+                    yield ClientMessage("user", tuple(parts))
+                    parts = []
+                yield _result(block, at)
+            case role, kind:
+                raise _unsupported(kind, f"{at}.type", f"messages with the role {role!r}")
+    if parts or calls or not turn.content:
+        yield ClientMessage(turn.role, tuple(parts), tool_calls=tuple(calls))
+
+
+def _text_part(block: RequestBlock | ResultBlock, path: str) -> ContentPart:
+    if block.text is None:
+        raise missing_parameter(f"{path}.text")
+    return ContentPart("text", block.text)
+
+
+def _call(block: RequestBlock, path: str) -> ToolCall:
+    if block.id is None:
+        raise missing_parameter(f"{path}.id")
+    if block.name is None:
+        raise missing_parameter(f"{path}.name")
+    if block.input is None:
+        raise missing_parameter(f"{path}.input")
+    return ToolCall(block.id, block.name, json.dumps(block.input, ensure_ascii=False))
+
+
+def _result(block: RequestBlock, path: str) -> ClientMessage:
+    if block.tool_use_id is None:
+        raise missing_parameter(f"{path}.tool_use_id")
+    content = block.content or ""
+    if isinstance(content, str):
+        return ClientMessage("tool", content, tool_call_id=block.tool_use_id)
+    for index, part in enumerate(content):
+        if part.type != "text":
+            raise _unsupported(part.type, f"{path}.content[{index}].type", "results of tools")
+    parts = tuple(_text_part(part, f"{path}.content[{index}]") for index, part in enumerate(content))
+    return ClientMessage("tool", parts, tool_call_id=block.tool_use_id)
+
+
+def _unsupported(kind: str, param: str, place: str) -> RequestError:
+    return RequestError(
+        f"Unsupported value: '{param}' does not support {kind!r} in {place}: this model reads text only.",
+        param=param,
+        code="unsupported_value",
+    )
