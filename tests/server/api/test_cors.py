@@ -102,7 +102,7 @@ async def test_only_well_formed_header_names_are_repeated(asked: str, allowed: s
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/v1/models", 200), ("/nope", 404), ("/v1/chat/completions", 405), ("/health", 200)],
+    [("/v1/models", 200), ("/nope", 404), ("/v1/completions", 405), ("/health", 200)],
 )
 async def test_a_listed_page_reads_replies_and_errors(path: str, status: int) -> None:
     async with fake_server(settings=CORS) as server:
