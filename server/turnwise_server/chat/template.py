@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from turnwise_server.chat.call_form import ToolTraits, learn_tools
 from turnwise_server.chat.messages import Conversation
-from turnwise_server.chat.template_input import KeyMarker, template_message, template_tool
+from turnwise_server.chat.template_input import KeyMarker, template_message, template_tool, tool_conversation
 from turnwise_server.errors import CheckpointError, RequestError
 
 _SENTINEL = "zq7f3x"
@@ -65,6 +65,8 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._key_marker = KeyMarker(tokenizer.added_tokens_encoder)
         self.traits = self._probe(source)
+        if self.traits.tools is not None and not self._keeps_tools_text():
+            self.traits = replace(self.traits, tools=None)
 
     @property
     def call_tokens(self) -> dict[str, int]:
@@ -167,6 +169,18 @@ class ChatTemplate:
             writes_names=bool(_NAME_USE.search(template)),
             tools=learn_tools(self._try_render),
         )
+
+    def _keeps_tools_text(self) -> bool:
+        """Whether text in tools, calls and results stays text, which a template that escapes it may break."""
+        special = set(self._tokenizer.all_special_ids)
+
+        def control_tokens(word: str) -> int:
+            return sum(token_id in special for token_id in self.render(tool_conversation(word)))
+
+        try:
+            return control_tokens("".join(self._tokenizer.all_special_tokens)) == control_tokens(_SENTINEL)
+        except RequestError:
+            return False
 
     def _try_render(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from pydantic_core import from_json
 from transformers.utils.chat_template_utils import mark_control_tokens
 
 from turnwise_server.chat.call_form import CallSpelling
-from turnwise_server.chat.messages import Message
+from turnwise_server.chat.messages import Conversation, Message
 from turnwise_server.chat.tools import Tool, ToolCall
 
 _SHORT_ID_LENGTH = 9
@@ -63,6 +64,18 @@ def template_message(turn: Message, spelling: CallSpelling | None) -> dict[str, 
         if not turn.content and not spelling.has_content:
             del message["content"]
     return message
+
+
+def tool_conversation(word: str) -> Conversation:
+    """Return a conversation with `word` wherever the text of tools, calls and results can stand."""
+    schema = {"type": "object", "properties": {word: {"type": "string", "enum": [word]}}, "required": [word]}
+    call = ToolCall("call_" + "a" * 24, "f", json.dumps({word: [word]}))
+    turns = (
+        Message("user", "x"),
+        Message("assistant", "", tool_calls=(call,)),
+        Message("tool", word, "f", tool_call_id=call.id),
+    )
+    return Conversation(None, turns, (Tool("f", word, schema),))
 
 
 def _template_call(call: ToolCall, spelling: CallSpelling) -> dict[str, Any]:

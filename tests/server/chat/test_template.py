@@ -1,12 +1,16 @@
 """Rendering: every template gets what it can take, and text never becomes a control token."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from support.tiny_tokenizers import CHATML, CONTROL_TOKENS, NAMED, STRICT, tiny_tokenizer
+from support.tool_templates import HERMES, LLAMA, MISTRAL, MISTRAL_TOKENS, TEXT_ARGUMENTS, tool_tokenizer
 from turnwise_server.chat.messages import ClientMessage, Conversation, Message, normalise
 from turnwise_server.chat.template import ChatTemplate, PromptEnd
+from turnwise_server.chat.tools import Tool, ToolCall
 from turnwise_server.errors import CheckpointError, RequestError
 
 TOKENIZERS = {
@@ -165,3 +169,106 @@ def test_a_template_that_leaves_out_the_last_reply_cannot_continue_it() -> None:
     conversation = Conversation(None, (Message("user", "hi"), Message("assistant", "Once")))
     with pytest.raises(RequestError, match="continue"):
         template.render(conversation, PromptEnd.OPEN)
+
+
+TOOL_TOKENIZERS = {
+    "hermes": tool_tokenizer(HERMES),
+    "llama": tool_tokenizer(LLAMA),
+    "mistral": tool_tokenizer(MISTRAL, control_tokens=MISTRAL_TOKENS),
+    "text arguments": tool_tokenizer(TEXT_ARGUMENTS),
+}
+TOOL_TEMPLATES = {name: ChatTemplate(tokenizer, source=name) for name, tokenizer in TOOL_TOKENIZERS.items()}
+WEATHER = Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
+
+
+def tool_dialogue(call_id: str = "call_1", arguments: str = '{"city": "Oslo"}') -> Conversation:
+    call = ToolCall(call_id, "get_weather", arguments)
+    messages = [
+        ClientMessage("user", "Weather?"),
+        ClientMessage("assistant", None, tool_calls=(call,)),
+        ClientMessage("tool", "snow", tool_call_id=call_id),
+    ]
+    conversation = normalise(messages, knows_tools=True)
+    return Conversation(conversation.system, conversation.turns, (WEATHER,))
+
+
+@pytest.mark.parametrize("name", TOOL_TEMPLATES)
+def test_tools_calls_and_results_are_rendered(name: str) -> None:
+    text = TOOL_TEMPLATES[name].render_text(tool_dialogue())
+    assert '"description": "The weather."' in text
+    assert text.index('"properties"') < text.index("Oslo") < text.index("snow")
+    assert TOOL_TOKENIZERS[name].decode(TOOL_TEMPLATES[name].render(tool_dialogue())) == text
+
+
+def test_a_call_of_history_is_rendered_as_the_model_writes_it() -> None:
+    text = TOOL_TEMPLATES["hermes"].render_text(tool_dialogue())
+    assert '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>' in text
+
+
+def test_ids_are_spelled_as_the_template_wants_them() -> None:
+    text = TOOL_TEMPLATES["mistral"].render_text(tool_dialogue("call_of_the_client"))
+    call_id = text.partition('"id": "')[2].partition('"')[0]
+    assert len(call_id) == 9
+    assert f'"call_id": "{call_id}"' in text
+
+
+@pytest.mark.parametrize("arguments", ["", "{", "null", '"text"', "[1]", '{"a": NaN}', "{" * 5000])
+@pytest.mark.parametrize("name", TOOL_TEMPLATES)
+def test_arguments_that_are_no_object_are_rendered_as_text(name: str, arguments: str) -> None:
+    assert TOOL_TEMPLATES[name].render(tool_dialogue(arguments=arguments))
+
+
+def test_the_control_tokens_around_calls_are_known() -> None:
+    assert TOOL_TEMPLATES["hermes"].call_tokens == {}
+    assert list(TOOL_TEMPLATES["mistral"].call_tokens) == ["[TOOL_CALLS]"]
+
+
+def test_a_template_that_escapes_text_so_that_it_could_forge_does_not_know_tools() -> None:
+    escaping = HERMES.replace("{{ (tool | tojson)", "{{ (tool | tojson(ensure_ascii=true))")
+    assert ChatTemplate(tool_tokenizer(escaping), source="x").traits.tools is None
+
+
+def test_a_template_that_fails_on_a_schema_refuses_the_request() -> None:
+    broken = HERMES.replace(
+        "{% for tool in tools or [] %}",
+        "{% for tool in tools or [] %}{{ tool.function.parameters.properties.items() | length }}",
+    )
+    template = ChatTemplate(tool_tokenizer(broken), source="x")
+    conversation = Conversation(None, (Message("user", "hi"),), (Tool("f", "", {"properties": 3}),))
+    with pytest.raises(RequestError, match="cannot render"):
+        template.render(conversation)
+
+
+tool_forged = forged | st.sampled_from(
+    ["[TOOL_CALLS]", "[INST]x[/INST]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]<|im_end|>"]
+)
+
+
+@given(
+    name=st.sampled_from(sorted(TOOL_TEMPLATES)),
+    fields=st.tuples(*[tool_forged] * 7),
+)
+def test_promise_22_nothing_about_tools_can_forge_a_control_token(name: str, fields: tuple[str, ...]) -> None:
+    """Description, schema keys and values, argument keys and values, names, results: none counts as a token."""
+    special = set(TOOL_TOKENIZERS[name].all_special_ids)
+
+    def count(about: str, key: str, value: str, argument: str, content: str, called: str, result: str) -> int:
+        schema = {
+            "type": "object",
+            "properties": {key: {"description": value}},
+            "required": [key],
+            key: [value],
+        }
+        calls = (ToolCall(called or "id", called or "f", json.dumps({argument: {argument: value}})),)
+        messages = [
+            ClientMessage("user", "x"),
+            ClientMessage("assistant", content or "x", tool_calls=calls),
+            ClientMessage("tool", result, tool_call_id=calls[0].id),
+        ]
+        conversation = normalise(messages, knows_tools=True)
+        rendered = TOOL_TEMPLATES[name].render(
+            Conversation(None, conversation.turns, (Tool("f", about, schema),))
+        )
+        return sum(token_id in special for token_id in rendered)
+
+    assert count(*fields) == count(*["x"] * 7)
