@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from turnwise_server.api.admission import Admission
 from turnwise_server.api.response_request import ResponseRequest
+from turnwise_server.api.response_tools import shown_choice, shown_format, shown_tool
 from turnwise_server.api.response_wire import InputTokensDetails, ModelResponse, ResponseUsage
 from turnwise_server.api.served_models import ServedModel
 from turnwise_server.chat.turn import PreparedTurn, Turn
@@ -38,11 +39,11 @@ def draft_response(
         store=request.store is not False,
         temperature=sampling.temperature,
         text={
-            "format": (text and text.format) or {"type": "text"},
+            "format": shown_format(text.format if text else None),
             "verbosity": (text and text.verbosity) or "medium",
         },
-        tool_choice="auto",
-        tools=[],
+        tool_choice=shown_choice(request.tool_choice),
+        tools=[shown_tool(tool) for tool in request.tools or ()],
         top_logprobs=request.top_logprobs or 0,
         top_p=sampling.top_p,
         truncation=request.truncation or "disabled",

@@ -7,10 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from turnwise_server.api.response_items import Item
+from turnwise_server.api.response_tools import flat
 from turnwise_server.chat.messages import ClientMessage, ContentPart
+from turnwise_server.chat.tools import ToolCall
 from turnwise_server.errors import RequestError
 
-_MESSAGE = re.compile(r"messages\[(\d+)\]")
+_MESSAGE = re.compile(r"messages\[(?P<index>\d+)\](?P<field>.*)")
+_FIELDS = {".role": ".type", ".tool_call_id": ".call_id", ".tool_calls": ".type"}
+"""Fields of messages that items have under other names. A role can be wrong only where an item has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +25,18 @@ class Prompt:
     sources: tuple[str, ...]
 
     def in_own_words(self, error: RequestError) -> RequestError:
-        """Let a refusal that speaks of messages speak of what the client sent."""
+        """Let a refusal that speaks of messages and chat parameters speak of what the client sent."""
         param = error.param or ""
         match = _MESSAGE.match(param)
-        if match:
-            source = self.sources[int(match[1])]
-            own = source + param[match.end() :] if source.startswith("input") else source
-        elif param == "messages":
-            own = "input"
+        if match is None:
+            own = "input" if param == "messages" else param
         else:
-            return error
+            own = self.sources[int(match["index"])]
+            if own.startswith("input"):
+                own += _FIELDS.get(match["field"], match["field"])
         error.message = error.message.replace(param, own)
-        error.param = own
-        return error
+        error.param = own or None
+        return flat(error)
 
 
 def make_prompt(instructions: str | None, history: Iterable[Item], items: Iterable[Item]) -> Prompt:
@@ -53,7 +56,17 @@ def make_prompt(instructions: str | None, history: Iterable[Item], items: Iterab
 
 
 def _message(item: Item) -> ClientMessage:
-    return ClientMessage(item["role"], tuple(_part(part) for part in item["content"]))
+    match item["type"]:
+        case "function_call":
+            call = ToolCall(item["call_id"], item["name"], item["arguments"])
+            return ClientMessage("assistant", tool_calls=(call,))
+        case "function_call_output":
+            return ClientMessage("tool", _content(item["output"]), tool_call_id=item["call_id"])
+    return ClientMessage(item["role"], _content(item["content"]))
+
+
+def _content(content: str | list[Item]) -> str | tuple[ContentPart, ...]:
+    return content if isinstance(content, str) else tuple(_part(part) for part in content)
 
 
 def _part(part: Item) -> ContentPart:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, Tag
+from pydantic import Field, Tag
 
+from turnwise_server.api.response_format import format_grammar
 from turnwise_server.api.response_items import InputItem
+from turnwise_server.api.response_tools import FlatTool, FlatToolChoice, TextFormat, flat
 from turnwise_server.api.sampling_request import MAX_SEED, MAX_TOKENS, Label, Penalty, Unsupported
+from turnwise_server.api.tool_request import MAX_TOOLS, tool_use
 from turnwise_server.api.validation import (
     Decimal,
     Metadata,
     NoNul,
     RequestModel,
     Text,
-    fault,
     missing_parameter,
     string_or_array,
     validate,
@@ -41,18 +44,10 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Summary = Literal["auto", "concise", "detailed"]
 
 
-def _text_format(value: Mapping[str, object]) -> Mapping[str, object]:
-    if value.get("type") == "text":
-        return value
-    raise fault(
-        "unsupported_value", "Unsupported value: '{param}' supports only {'type': 'text'} with this model."
-    )
-
-
 class TextOptions(RequestModel):
     """The form of the text."""
 
-    format: Annotated[dict[str, object], AfterValidator(_text_format)] | None = None
+    format: TextFormat | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
@@ -89,11 +84,33 @@ class PromptRequest(RequestModel):
     truncation: Literal["auto", "disabled"] | None = None
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None
-    tools: Unsupported = None
-    tool_choice: Unsupported = None
+    tools: Annotated[list[FlatTool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
+    tool_choice: FlatToolChoice | None = None
     parallel_tool_calls: bool | None = None
     conversation: Unsupported = None
     personality: Unsupported = None
+
+    def prompt_turn(
+        self, messages: tuple[ClientMessage, ...], *, response_id: str, tenant: str
+    ) -> TurnRequest:
+        """Return what the chat layer has to do to make the prompt.
+
+        Raises:
+            RequestError: tools, their choice or the text's form cannot be served.
+        """
+        try:
+            tools = tool_use(self.tools, self.tool_choice, is_parallel=self.parallel_tool_calls)
+            grammar = format_grammar(self.text.format if self.text else None, param="text.format")
+        except RequestError as error:
+            raise flat(error) from error
+        return TurnRequest(
+            id=response_id,
+            messages=messages,
+            tenant=tenant,
+            truncation=self.truncation or "disabled",
+            grammar=grammar,
+            tools=tools,
+        )
 
 
 class ResponseRequest(PromptRequest):
@@ -136,6 +153,33 @@ class ResponseRequest(PromptRequest):
     def has_logprobs(self) -> bool:
         """Whether the reply tells how likely its tokens were."""
         return LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
+
+    def turn(
+        self,
+        messages: tuple[ClientMessage, ...],
+        *,
+        response_id: str,
+        tenant: str,
+        default_max_tokens: int,
+    ) -> TurnRequest:
+        """Return what the chat layer has to do.
+
+        Raises:
+            RequestError: tools, their choice or the text's form cannot be served.
+        """
+        return replace(
+            self.prompt_turn(messages, response_id=response_id, tenant=tenant),
+            max_tokens=self.max_output_tokens or default_max_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=None if self.top_k is None else max(self.top_k, 0),
+            min_p=self.min_p or 0.0,
+            seed=self.seed,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            repetition_penalty=self.repetition_penalty,
+            top_logprobs=(self.top_logprobs or 0) if self.has_logprobs else None,
+        )
 
 
 def parse_response_request(body: Mapping[str, object], *, max_items: int) -> ResponseRequest:
@@ -183,39 +227,3 @@ def _check_input(body: Mapping[str, object], max_items: int) -> None:
             param="input",
             code="array_above_max_length",
         )
-
-
-def prompt_turn(
-    request: PromptRequest, messages: tuple[ClientMessage, ...], *, response_id: str, tenant: str
-) -> TurnRequest:
-    """Return what the chat layer has to do to make the prompt."""
-    return TurnRequest(
-        id=response_id, messages=messages, tenant=tenant, truncation=request.truncation or "disabled"
-    )
-
-
-def turn_request(
-    request: ResponseRequest,
-    messages: tuple[ClientMessage, ...],
-    *,
-    response_id: str,
-    tenant: str,
-    default_max_tokens: int,
-) -> TurnRequest:
-    """Return what the chat layer has to do."""
-    return TurnRequest(
-        id=response_id,
-        messages=messages,
-        tenant=tenant,
-        max_tokens=request.max_output_tokens or default_max_tokens,
-        truncation=request.truncation or "disabled",
-        temperature=request.temperature,
-        top_p=request.top_p,
-        top_k=None if request.top_k is None else max(request.top_k, 0),
-        min_p=request.min_p or 0.0,
-        seed=request.seed,
-        presence_penalty=request.presence_penalty or 0.0,
-        frequency_penalty=request.frequency_penalty or 0.0,
-        repetition_penalty=request.repetition_penalty,
-        top_logprobs=(request.top_logprobs or 0) if request.has_logprobs else None,
-    )

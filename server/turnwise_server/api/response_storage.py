@@ -138,6 +138,9 @@ def _output_messages(response: ModelResponse) -> list[str]:
 
 
 def _without_logprobs(item: Item) -> Item:
+    """Leave out of a message what takes much room and nobody reads again."""
+    if item["type"] != "message":
+        return item
     return item | {"content": [part | {"logprobs": []} for part in item["content"]]}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -30,6 +30,21 @@ class OutputMessage(BaseModel):
     status: ItemStatus
     content: list[OutputText]
     role: Literal["assistant"] = "assistant"
+
+
+class FunctionCall(BaseModel):
+    """A call of one of the client's functions; the client is to answer with its output."""
+
+    id: str
+    type: Literal["function_call"] = "function_call"
+    status: ItemStatus
+    arguments: str
+    """JSON, unless the call is incomplete."""
+    call_id: str
+    name: str
+
+
+OutputItem = OutputMessage | FunctionCall
 
 
 class InputTokensDetails(BaseModel):
@@ -86,7 +101,7 @@ class ModelResponse(BaseModel):
     max_output_tokens: int | None
     max_tool_calls: int | None
     model: str
-    output: list[OutputMessage] = []
+    output: list[Annotated[OutputItem, Field(discriminator="type")]] = []
     parallel_tool_calls: bool
     presence_penalty: float
     previous_response_id: str | None

@@ -8,48 +8,25 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from typing import Literal
 
 from turnwise_server.api.chat_reply import token_logprobs
 from turnwise_server.api.errors import ErrorReply
 from turnwise_server.api.response_items import item_id
+from turnwise_server.api.response_open_item import Event, OpenCall, OpenItem, OpenMessage
 from turnwise_server.api.response_wire import (
     IncompleteDetails,
     ItemStatus,
     ModelResponse,
-    OutputMessage,
-    OutputText,
     ResponseError,
     ResponseUsage,
     Status,
 )
 from turnwise_server.api.wire import TokenLogprob, encode_json
-from turnwise_server.chat.turn import TextDelta, TurnEvent
+from turnwise_server.chat.turn import TextDelta, ToolCallDelta, TurnEvent
 
 _encode_text = json.JSONEncoder(ensure_ascii=False).encode
-
-
-@dataclass(slots=True)
-class _OpenMessage:
-    """The message that is being written."""
-
-    id: str
-    index: int
-    texts: list[str] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-
-    @property
-    def place(self) -> dict[str, object]:
-        """Where its text belongs."""
-        return {"item_id": self.id, "output_index": self.index, "content_index": 0}
-
-    def item(self, status: ItemStatus) -> OutputMessage:
-        """Return the message as far as it is written."""
-        return OutputMessage(id=self.id, status=status, content=[self.part()])
-
-    def part(self) -> OutputText:
-        """Return its text as far as it is written."""
-        return OutputText(logprobs=self.logprobs, text="".join(self.texts))
 
 
 class ResponseWriter:
@@ -58,18 +35,18 @@ class ResponseWriter:
     def __init__(self, draft: ModelResponse) -> None:
         """Write on from `draft`, the response before anything has happened."""
         self._response = draft
-        self._message: _OpenMessage | None = None
+        self._open: OpenItem | None = None
         self._finish_reason = ""
         self._sequence_number = 0
 
     @property
     def response(self) -> ModelResponse:
-        """The response as it stands, with the message that is being written."""
-        if self._message is None:
+        """The response as it stands, with the item that is being written."""
+        if self._open is None:
             return self._response
-        # A message is only left open by what breaks a response off.
+        # An item stays open only where a response breaks off.
         status: ItemStatus = "in_progress" if self._response.status == "in_progress" else "incomplete"
-        output = [*self._response.output, self._message.item(status)]
+        output = [*self._response.output, self._open.item(status)]
         return self._response.model_copy(update={"output": output})
 
     def created(self) -> bytes:
@@ -84,11 +61,14 @@ class ResponseWriter:
 
     def event(self, event: TurnEvent) -> bytes:
         """Take the next event of the turn."""
-        if isinstance(event, TextDelta):
-            return self._text(event)
+        match event:
+            case TextDelta():
+                return self._text(event)
+            case ToolCallDelta():
+                return self._call(event)
         self._finish_reason = event.finish_reason
-        opening = b"" if self._message or self._response.output else self._open_message()
-        return opening + self._close_message("incomplete" if self._is_cut else "completed")
+        opening = b"" if self._open or self._response.output else self._begin_message()
+        return opening + self._end_item("incomplete" if self._is_cut else "completed")
 
     def finished(self, usage: ResponseUsage) -> bytes:
         """Take the end of the turn."""
@@ -115,15 +95,19 @@ class ResponseWriter:
 
     def _break_off(self, status: Status, error: ResponseError | None = None) -> None:
         self._update(status=status, error=error)
-        self._response, self._message = self.response, None
+        self._response, self._open = self.response, None
 
     def _update(self, **fields: object) -> None:
         self._response = self._response.model_copy(update=fields)
 
     def _text(self, event: TextDelta) -> bytes:
-        opening = b"" if self._message else self._open_message()
-        message = self._message
-        assert message is not None
+        opening = b""
+        if not isinstance(self._open, OpenMessage):
+            if not event.text and (self._open or self._response.output):
+                return b""
+            opening = self._begin_message()
+        message = self._open
+        assert isinstance(message, OpenMessage)
         logprobs = list(token_logprobs(event.logprobs))
         message.texts.append(event.text)
         message.logprobs.extend(logprobs)
@@ -135,31 +119,41 @@ class ResponseWriter:
         )
         return opening + frame.encode()
 
-    def _open_message(self) -> bytes:
-        index = len(self._response.output)
-        message = self._message = _OpenMessage(item_id("msg", self._response.id, "o", index), index)
-        item = message.item("in_progress").model_dump() | {"content": []}
-        return self._frame("output_item.added", output_index=index, item=item) + self._frame(
-            "content_part.added", **message.place, part=message.part().model_dump()
-        )
+    def _call(self, event: ToolCallDelta) -> bytes:
+        opening = b""
+        if event.id is not None:
+            ending = self._end_item("completed")
+            item = OpenCall(self._new_id("fc"), len(self._response.output), event.id, event.name or "")
+            opening = ending + self._begin(item)
+        call = self._open
+        assert isinstance(call, OpenCall)
+        return opening + (self._frames([call.more(event.arguments)]) if event.arguments else b"")
 
-    def _close_message(self, status: ItemStatus) -> bytes:
-        message, self._message = self._message, None
-        if message is None:
+    def _begin_message(self) -> bytes:
+        ending = self._end_item("completed")
+        return ending + self._begin(OpenMessage(self._new_id("msg"), len(self._response.output)))
+
+    def _begin(self, item: OpenItem) -> bytes:
+        self._open = item
+        return self._frames(item.begin())
+
+    def _end_item(self, status: ItemStatus) -> bytes:
+        item, self._open = self._open, None
+        if item is None:
             return b""
-        item, part = message.item(status), message.part().model_dump()
-        self._update(output=[*self._response.output, item])
-        return (
-            self._frame("output_text.done", **message.place, text=part["text"], logprobs=part["logprobs"])
-            + self._frame("content_part.done", **message.place, part=part)
-            + self._frame("output_item.done", output_index=message.index, item=item.model_dump())
-        )
+        self._update(output=[*self._response.output, item.item(status)])
+        return self._frames(item.end(status))
+
+    def _new_id(self, prefix: Literal["msg", "fc"]) -> str:
+        return item_id(prefix, self._response.id, "o", len(self._response.output))
 
     def _lifecycle(self, event: str) -> bytes:
-        return self._frame(event, response=self._response.model_dump())
+        return self._frames([(event, {"response": self._response.model_dump()})])
 
-    def _frame(self, event: str, **fields: object) -> bytes:
-        return event_frame(f"response.{event}", self._next_number(), **fields)
+    def _frames(self, events: Iterable[Event]) -> bytes:
+        return b"".join(
+            event_frame(f"response.{event}", self._next_number(), **fields) for event, fields in events
+        )
 
     def _next_number(self) -> int:
         number = self._sequence_number

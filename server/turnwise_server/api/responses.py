@@ -31,8 +31,6 @@ from turnwise_server.api.response_request import (
     ResponseRequest,
     parse_prompt_request,
     parse_response_request,
-    prompt_turn,
-    turn_request,
 )
 from turnwise_server.api.response_storage import KeptResponses
 from turnwise_server.api.response_wire import InputTokens, ModelResponse, ResponseEvent
@@ -122,8 +120,7 @@ def _prepare(admission: Admission, asked: ResponseRequest, past: Past, kept: Kep
     model = admission.hold_model(asked.model, streams=bool(asked.stream))
     items = stored_items(asked.input or [], response_id, past.referenced)
     prompt = make_prompt(asked.instructions, past.items(), items)
-    turn = turn_request(
-        asked,
+    turn = asked.turn(
         prompt.messages,
         response_id=response_id,
         tenant=admission.record.key_id,
@@ -141,7 +138,7 @@ def _count(admission: Admission, asked: PromptRequest, past: Past) -> int:
     model = admission.hold_model(asked.model)
     items = stored_items(asked.input or [], response_id, past.referenced)
     prompt = make_prompt(asked.instructions, past.items(), items)
-    turn = prompt_turn(asked, prompt.messages, response_id=response_id, tenant=admission.record.key_id)
+    turn = asked.prompt_turn(prompt.messages, response_id=response_id, tenant=admission.record.key_id)
     try:
         return model.chat.prepare(turn).prompt_tokens
     except ContextLengthError as error:

@@ -91,7 +91,7 @@ REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"truncation": "some"}, "truncation", "invalid_value"),
     ({"include": ["everything"]}, "include[0]", "invalid_value"),
     ({"text": {"verbosity": "huge"}}, "text.verbosity", "invalid_value"),
-    ({"text": {"format": {"type": "xml"}}}, "text.format", "unsupported_value"),
+    ({"text": {"format": {"type": "xml"}}}, "text.format.type", "invalid_value"),
     ({"reasoning": {"effort": "huge"}}, "reasoning.effort", "invalid_value"),
     ({"service_tier": "gold"}, "service_tier", "invalid_value"),
     ({"stream_options": {}}, "stream_options", "invalid_value"),
