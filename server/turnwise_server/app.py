@@ -27,6 +27,7 @@ from turnwise_server.api import (
 from turnwise_server.api.anthropic_errors import AnthropicErrors
 from turnwise_server.api.body import BodyLimit
 from turnwise_server.api.cors import Cors
+from turnwise_server.api.endpoints import Endpoints
 from turnwise_server.api.errors import ErrorReply, error_reply, method_not_allowed, unknown_url
 from turnwise_server.api.gate import HostGate, KeyGate
 from turnwise_server.api.rate_limits import RateLimitGate
@@ -76,7 +77,11 @@ def create_app(services: Services, keys: KeyRing | None = None) -> FastAPI:
             allowed_origins=settings.cors_allowed_origins,
         )
     app.add_middleware(
-        RequestLog, lifecycle=services.lifecycle, metrics=services.metrics, tracer=services.tracer
+        RequestLog,
+        lifecycle=services.lifecycle,
+        metrics=services.metrics,
+        tracer=services.tracer,
+        endpoints=Endpoints(route for router in ROUTERS for route in router.routes),
     )
     app.add_middleware(AnthropicErrors)
     if settings.cors_allowed_origins:

@@ -11,6 +11,7 @@ from typing import cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from turnwise_server.api.endpoints import Endpoints
 from turnwise_server.api.errors import ErrorReply, internal_error
 from turnwise_server.api.lifecycle import Lifecycle
 from turnwise_server.api.metrics import Metrics
@@ -78,8 +79,11 @@ def accept_request_id(offered: str) -> str:
 class RequestLog:
     """ASGI middleware around everything else."""
 
-    def __init__(self, app: ASGIApp, *, lifecycle: Lifecycle, metrics: Metrics, tracer: Tracer) -> None:
+    def __init__(
+        self, app: ASGIApp, *, lifecycle: Lifecycle, metrics: Metrics, tracer: Tracer, endpoints: Endpoints
+    ) -> None:
         self._app = app
+        self._endpoints = endpoints
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._tracer = tracer
@@ -116,10 +120,10 @@ class RequestLog:
             if not is_started:
                 await refuse(internal_error(record.request_id), scope, stamped_send)
         finally:
-            facts = _facts(scope, record)
+            facts = _facts(scope, record, self._endpoints.of(scope))
             self._metrics.request_ended(facts)
             trace.end(facts)
-            _write_line(scope, record)
+            _write_line(scope, record, facts.endpoint)
 
 
 def _headers(scope: Scope, name: bytes) -> list[str]:
@@ -131,12 +135,12 @@ def _method(scope: Scope) -> str:
     return scope["method"] if scope["method"] in _METHODS else _OTHER_METHOD
 
 
-def _facts(scope: Scope, record: RequestRecord) -> RequestFacts:
+def _facts(scope: Scope, record: RequestRecord, endpoint: str) -> RequestFacts:
     error = record.facts.get("error")
     return RequestFacts(
         request_id=record.request_id,
         method=_method(scope),
-        endpoint=_endpoint(scope),
+        endpoint=endpoint,
         status=record.status,
         model=str(record.facts.get("model", "")),
         stream=bool(record.facts.get("stream")),
@@ -145,19 +149,13 @@ def _facts(scope: Scope, record: RequestRecord) -> RequestFacts:
     )
 
 
-def _endpoint(scope: Scope) -> str:
-    """Return the pattern of the route, never the address as it was sent."""
-    route = scope.get("route")
-    return route.path_format if route is not None else "(unknown)"
-
-
-def _write_line(scope: Scope, record: RequestRecord) -> None:
+def _write_line(scope: Scope, record: RequestRecord, endpoint: str) -> None:
     get_logger().info(
         "request",
         request_id=record.request_id,
         trace_id=record.trace_id,
         method=scope["method"],
-        path=_endpoint(scope),
+        path=endpoint,
         status=record.status,
         duration_ms=record.elapsed_ms(),
         key_id=record.key_id or None,

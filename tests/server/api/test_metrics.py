@@ -20,6 +20,7 @@ from turnwise_server.engine.timeline import Timeline
 
 DOCUMENT = (Path(__file__).parents[3] / "docs/operations.md").read_text(encoding="utf-8")
 KEY = "tw-canary-0123456789abcdef"
+LIMITED_KEY = "tw-limited-0123456789abcdef"
 LONG = [encode("the quick brown fox " * 20)]
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -77,8 +78,9 @@ async def test_every_metric_is_documented_as_it_is_and_no_other() -> None:
 
 
 async def test_after_a_known_series_every_counter_has_its_value() -> None:
-    ring = KeyRing([hash_key(KEY)])
+    ring = KeyRing([hash_key(KEY), hash_key(LIMITED_KEY, "rpm=1")])
     authorized = {"authorization": f"Bearer {KEY}"}
+    limited = {"authorization": f"Bearer {LIMITED_KEY}"}
     async with fake_server("Hi!", keys=ring, headers=authorized) as server:
         await server.chat()
         await server.chat(stream=True)
@@ -92,20 +94,26 @@ async def test_after_a_known_series_every_counter_has_its_value() -> None:
         await server.client.delete("/v1/models")
         await server.client.request("INVENTED", "/v1/models")
         await server.client.get("/health")
-        await server.client.get("/v1/models", headers={"authorization": "Bearer wrong"})
+        await server.client.get("/v1/models/any", headers={"authorization": "Bearer wrong"})
+        await server.client.get("/nope", headers={"authorization": "Bearer wrong"})
+        body = {"model": "test", "messages": HELLO}
+        for _ in range(3):
+            await server.client.post("/v1/chat/completions", json=body, headers=limited)
         samples = await scrape(server)
     chat = {"endpoint": "/v1/chat/completions", "method": "POST", "model": "test"}
     assert requests_total(samples) == {
-        row(chat, 200, "stop"): 1,
+        row(chat, 200, "stop"): 2,
         row(chat, 200, "stop", stream=True): 2,
         row(chat, 200, "length"): 1,
         row(chat | {"model": ""}, 400): 2,
         row(chat | {"model": ""}, 404): 1,
+        row(chat | {"model": ""}, 429): 2,
         row({"endpoint": "/v1/models/{model}"}, 200): 1,
         row({"endpoint": "(unknown)"}, 404): 1,
         row({"endpoint": "/v1/models", "method": "DELETE"}, 405): 1,
         row({"endpoint": "/v1/models", "method": "_OTHER"}, 405): 1,
         row({"endpoint": "/health"}, 200): 1,
+        row({"endpoint": "/v1/models/{model}"}, 401): 1,
         row({"endpoint": "(unknown)"}, 401): 1,
     }
     assert reasons(samples, "rejected_total") == {
@@ -113,30 +121,31 @@ async def test_after_a_known_series_every_counter_has_its_value() -> None:
         "model_not_found": 1,
         "invalid_json": 1,
         "unknown_url": 1,
-        "invalid_api_key": 1,
+        "invalid_api_key": 2,
+        "rate_limit_exceeded": 2,
         "other": 2,
     }
     tokens = len(encode("Hi!")) + 1
-    prompt = samples["turnwise_prompt_tokens_total", frozenset({("model", "test")})] / 5
-    assert single(samples, "generation_tokens_total") == 4 * tokens + 2
-    assert single(samples, "prefix_cache_queries_total") == 5 * prompt
+    prompt = samples["turnwise_prompt_tokens_total", frozenset({("model", "test")})] / 6
+    assert single(samples, "generation_tokens_total") == 5 * tokens + 2
+    assert single(samples, "prefix_cache_queries_total") == 6 * prompt
     assert single(samples, "prefix_cache_hits_total") == 0
     assert single(samples, "requests_running") == single(samples, "requests_waiting") == 0
     assert single(samples, "last_step_age_seconds") == 0
     assert single(samples, "engine_up") == 1
     for histogram, count in {
-        "time_to_first_token_seconds": 4,
-        "e2e_request_latency_seconds": 4,
-        "request_queue_time_seconds": 4,
-        "request_prefill_time_seconds": 4,
-        "request_decode_time_seconds": 4,
-        "request_prompt_tokens": 4,
-        "request_generation_tokens": 4,
-        "inter_token_latency_seconds": 4 * (tokens - 1) + 1,
+        "time_to_first_token_seconds": 5,
+        "e2e_request_latency_seconds": 5,
+        "request_queue_time_seconds": 5,
+        "request_prefill_time_seconds": 5,
+        "request_decode_time_seconds": 5,
+        "request_prompt_tokens": 5,
+        "request_generation_tokens": 5,
+        "inter_token_latency_seconds": 5 * (tokens - 1) + 1,
     }.items():
         assert single(samples, f"{histogram}_count") == count, histogram
-    assert single(samples, "request_prompt_tokens_sum") == 4 * prompt
-    assert single(samples, "request_generation_tokens_sum") == 4 * tokens + 2
+    assert single(samples, "request_prompt_tokens_sum") == 5 * prompt
+    assert single(samples, "request_generation_tokens_sum") == 5 * tokens + 2
 
 
 def row(
