@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from turnwise_server.chat.context import Fit, TokenCounts, Window, fit, split_exchanges
 from turnwise_server.chat.messages import Conversation, Message
+from turnwise_server.chat.tools import Tool, ToolCall
 from turnwise_server.errors import ContextLengthError
 
 
@@ -149,3 +150,25 @@ def test_disabled_truncation_refuses_instead_of_dropping() -> None:
     with pytest.raises(ContextLengthError):
         fitted(dialogue(50), 400, truncate=False)
     assert fitted(dialogue(2), 400, truncate=False).dropped_messages == 0
+
+
+def test_a_call_and_its_result_are_dropped_together() -> None:
+    call = ToolCall("call_1", "f", "{}")
+    exchange = (
+        Message("user", "a" * 20),
+        Message("assistant", "", tool_calls=(call,)),
+        Message("tool", "b" * 20, "f", tool_call_id="call_1"),
+        Message("assistant", "c" * 20),
+    )
+    conversation = Conversation(None, (*exchange * 6, Message("user", "last")))
+    for context_length in range(40, 500, 20):
+        kept = fitted(conversation, context_length).conversation.turns
+        assert kept[0].role == "user"
+        assert sum(len(turn.tool_calls) for turn in kept) == sum(turn.role == "tool" for turn in kept)
+
+
+def test_tools_stay_whatever_is_dropped() -> None:
+    conversation = Conversation(None, dialogue(20).turns, (Tool("f"),))
+    kept = fitted(conversation, 80)
+    assert kept.dropped_messages > 0
+    assert kept.conversation.tools == conversation.tools

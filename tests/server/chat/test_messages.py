@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turnwise_server.chat.messages import ClientMessage, ContentPart, Conversation, Message, normalise
+from turnwise_server.chat.tools import ToolCall
 from turnwise_server.errors import RequestError
 
 
@@ -118,3 +119,72 @@ def test_normal_form_alternates_and_loses_no_text(pairs: list[tuple[str, str]]) 
     assert sum(turn.sources for turn in conversation.turns) == sum(
         role in ("user", "assistant") for role, _ in pairs
     )
+
+
+CALL = ToolCall("call_1", "f", "{}")
+
+
+def test_calls_and_results_keep_their_places() -> None:
+    messages = [
+        ClientMessage("user", "Weather?"),
+        ClientMessage("assistant", None, tool_calls=(CALL, ToolCall("call_2", "g", "{}"))),
+        ClientMessage("tool", "snow", tool_call_id="call_1"),
+        ClientMessage("tool", (ContentPart("text", "su"), ContentPart("text", "n")), tool_call_id="call_2"),
+        ClientMessage("assistant", "Mixed."),
+    ]
+    turns = normalise(messages, knows_tools=True).turns
+    assert [(turn.role, turn.content, turn.name) for turn in turns] == [
+        ("user", "Weather?", None),
+        ("assistant", "", None),
+        ("tool", "snow", "f"),
+        ("tool", "su\nn", "g"),
+        ("assistant", "Mixed.", None),
+    ]
+    assert [call.id for call in turns[1].tool_calls] == ["call_1", "call_2"]
+    assert [turn.tool_call_id for turn in turns[2:4]] == ["call_1", "call_2"]
+
+
+def test_consecutive_messages_of_the_assistant_are_merged_with_their_calls() -> None:
+    second = ToolCall("call_2", "g", "{}")
+    messages = [
+        ClientMessage("assistant", "One moment.", tool_calls=(CALL,)),
+        ClientMessage("assistant", None, tool_calls=(second,)),
+    ]
+    assert normalise(messages, knows_tools=True).turns == (
+        Message("assistant", "One moment.", sources=2, tool_calls=(CALL, second)),
+    )
+
+
+def test_a_call_may_be_answered_late_twice_or_never() -> None:
+    messages = [
+        ClientMessage("assistant", None, tool_calls=(CALL,)),
+        ClientMessage("user", "Well?"),
+        ClientMessage("tool", "a", tool_call_id="call_1"),
+        ClientMessage("tool", "b", tool_call_id="call_1"),
+        ClientMessage("assistant", "", tool_calls=(ToolCall("call_2", "g", "{}"),)),
+    ]
+    assert len(normalise(messages, knows_tools=True).turns) == 5
+
+
+@pytest.mark.parametrize(
+    ("message", "param", "code"),
+    [
+        (ClientMessage("tool", "x"), "messages[1].tool_call_id", "missing_required_parameter"),
+        (ClientMessage("tool", "x", tool_call_id="call_9"), "messages[1].tool_call_id", "invalid_value"),
+        (ClientMessage("tool", None, tool_call_id="call_1"), "messages[1].content", "invalid_type"),
+        (ClientMessage("user", "x", tool_calls=(CALL,)), "messages[1].tool_calls", "invalid_value"),
+        (ClientMessage("function", "x"), "messages[1].role", "unsupported_value"),
+    ],
+)
+def test_a_wrong_message_about_tools_is_refused_by_name(
+    message: ClientMessage, param: str, code: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        normalise([ClientMessage("assistant", None, tool_calls=(CALL,)), message], knows_tools=True)
+    assert (caught.value.param, caught.value.code) == (param, code)
+
+
+def test_calls_are_refused_where_the_template_does_not_know_tools() -> None:
+    with pytest.raises(RequestError) as caught:
+        normalise([ClientMessage("assistant", None, tool_calls=(CALL,))])
+    assert (caught.value.param, caught.value.code) == ("messages[0].tool_calls", "unsupported_parameter")
