@@ -17,8 +17,10 @@ from support.core_driver import Driver, new_driver, random_prompt
 from support.json_schemas import SCHEMAS, Schema
 from support.tiny_checkpoints import write_tiny_checkpoint
 from turnwise_server.chat.structured import json_object_grammar, json_schema_grammar
-from turnwise_server.engine.base import FinishReason, SamplingParams
+from turnwise_server.engine.base import FinishReason, GenerationRequest, SamplingParams
 from turnwise_server.engine.grammar import MAX_KEPT_GRAMMARS, GrammarCompiler
+from turnwise_server.engine.process_engine import ProcessEngine
+from turnwise_server.errors import GrammarError, RequestError
 
 STOP = frozenset({0, 2})
 POINT: Schema = {
@@ -195,3 +197,22 @@ def test_the_vocabulary_may_be_padded(checkpoint: Path) -> None:
     cursor.look()
     assert cursor.allowed.shape == (384,)
     assert not cursor.allowed[320:].any()
+
+
+async def test_failing_grammars_leave_the_process_alone(checkpoint: Path) -> None:
+    engine = ProcessEngine(checkpoint, device="cpu", dtype="float32", threads=1, kv_memory_mb=64)
+    info = await engine.start()
+    assert info.takes_grammars
+    pid = engine.pid
+    try:
+        for number in range(5):
+            bad = SamplingParams(9, stop_token_ids=STOP, grammar=f"start: nothing_{number}")
+            with pytest.raises(GrammarError):
+                [event async for event in engine.submit(GenerationRequest("r", (5, 6), bad))]
+        good = engine.submit(GenerationRequest("r", (5, 6), held(POINT)))
+        assert [event async for event in good][-1].finish_reason is FinishReason.STOP
+        assert engine.pid == pid
+        with pytest.raises(RequestError, match="grammar"):
+            engine.submit(GenerationRequest("r", (5, 6), replace(held(POINT), stop_token_ids=frozenset())))
+    finally:
+        await engine.close()
