@@ -82,6 +82,8 @@ async def create_response(request: Request) -> Response:
     asked = await asyncio.to_thread(parse_response_request, admission.body, max_items=settings.max_messages)
     past = await read_past(asked, kept, background_of(request))
     job = await asyncio.to_thread(_prepare, admission, asked, past, kept)
+    if asked.store:
+        await kept.storage.run(kept.storage.completions.check)
     reply = await admission.start(job.model, job.prepared)
     writer = ResponseWriter(draft_response(asked, admission, job.model, job.prepared))
     headers = reply_headers(job.prepared, ignored)

@@ -185,7 +185,7 @@ BAD_TOOLS: list[tuple[dict[str, Any], str, str]] = [
     ),
     (
         {"tools": [TIME], "tool_choice": {"type": "function", "name": "g"}},
-        "tool_choice.name",
+        "tool_choice",
         "invalid_value",
     ),
     (
