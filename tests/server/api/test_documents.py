@@ -59,6 +59,9 @@ def test_no_error_code_is_documented_that_does_not_exist() -> None:
     assert {code for row in rows for code in re.findall(r"`(\w+)`", row)} == set(ERROR_CODES)
 
 
-@pytest.mark.parametrize("parameter", ChatCompletionRequest.model_fields | CompletionRequest.model_fields)
+@pytest.mark.parametrize(
+    "parameter",
+    ChatCompletionRequest.model_fields | CompletionRequest.model_fields | ResponseRequest.model_fields,
+)
 def test_every_parameter_is_documented(parameter: str) -> None:
     assert re.search(rf"`{parameter}\b", HTTP_API)
