@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from turnwise_server.auth import KeyRing
@@ -35,6 +36,17 @@ def check_stores(settings: Settings) -> None:
 
     make_limiter(settings)
     open_database(settings.database_url.get_secret_value() if settings.database_url else None)
+
+
+def check_traces(settings: Settings) -> None:
+    """Check that traces can be sent the way they are asked for. Sends nothing.
+
+    Raises:
+        ConfigurationError: the extra is not installed, or the protocol is none of ours.
+    """
+    from turnwise_server.api.tracing import make_tracer
+
+    make_tracer(settings.otlp_endpoint, os.environ)
 
 
 def check_models(settings: Settings) -> list[str]:

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from support.fake_model import write_fake_model
 from support.tiny_checkpoints import write_tiny_checkpoint
-from turnwise_server.check_config import check_access, check_models, check_stores
+from turnwise_server.check_config import check_access, check_models, check_stores, check_traces
 from turnwise_server.config import Settings
 from turnwise_server.errors import ConfigurationError
 
@@ -46,6 +46,14 @@ def test_an_address_that_no_store_has_is_refused_and_not_shown(field: str) -> No
     assert "canary" not in str(refused.value)
     assert field in str(refused.value).lower()
     assert not Path("kept.db").exists()
+
+
+def test_traces_that_cannot_be_sent_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(otlp_endpoint="http://127.0.0.1:4317")
+    check_traces(settings)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    with pytest.raises(ConfigurationError, match="http/protobuf"):
+        check_traces(settings)
 
 
 @pytest.mark.parametrize("engine", ["torch", "fake"])
