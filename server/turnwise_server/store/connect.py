@@ -23,6 +23,10 @@ CONNECT_TIMEOUT_S = 5
 """How long to wait for PostgreSQL to answer."""
 
 
+SILENCE_TIMEOUT_MS = 20_000
+"""How long a connection may stay unanswered before it counts as broken."""
+
+
 def open_database(url: str | None) -> Database:
     """Return the database at a URL, or the one in the user's data directory. Nothing is opened or made yet.
 
@@ -90,7 +94,8 @@ def _postgresql_engine(url: URL) -> Engine:
             max_overflow=0,
             pool_pre_ping=True,
             hide_parameters=True,
-            connect_args={"connect_timeout": CONNECT_TIMEOUT_S} | dict(url.query),
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "tcp_user_timeout": SILENCE_TIMEOUT_MS}
+            | dict(url.query),
         )
     except ImportError as error:
         raise ConfigurationError("PostgreSQL needs a driver: pip install 'turnwise[postgres]'") from error

@@ -19,6 +19,9 @@ from sqlalchemy.orm import Session
 from turnwise_server.errors import StoreError
 from turnwise_server.store.migrate import alone_in, make_file, migrate
 
+OPEN_TIMEOUT_S = 10
+"""How long to wait while another thread opens the database: one that does not answer must not line up everybody."""
+
 Result = TypeVar("Result")
 
 
@@ -64,19 +67,27 @@ class Database:
             return self._file is not None and not self._file.exists()
 
     def _open(self) -> None:
-        with self._opening:
-            # A file that somebody deleted under us would still take writes, and lose them.
-            if self._is_open and not self._is_absent():
-                return
-            self._engine.dispose()
-            if self._file is None:
-                migrate(self._writer)
-            else:
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-                with alone_in(self._file.parent):
-                    make_file(self._file)
-                    migrate(self._writer)
-            self._is_open = True
+        # A file that somebody deleted under us would still take writes, and lose them.
+        if self._is_open and not self._is_absent():
+            return
+        if not self._opening.acquire(timeout=OPEN_TIMEOUT_S):
+            raise StoreError("the database cannot be used: it has not answered yet")
+        try:
+            if not self._is_open or self._is_absent():
+                self._engine.dispose()
+                self._make_or_update()
+                self._is_open = True
+        finally:
+            self._opening.release()
+
+    def _make_or_update(self) -> None:
+        if self._file is None:
+            migrate(self._writer)
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with alone_in(self._file.parent):
+            make_file(self._file)
+            migrate(self._writer)
 
     def _run(self, engine: Engine, work: Callable[[Session], Result]) -> Result:
         with Session(engine, expire_on_commit=False) as session, session.begin():
