@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
+PROBES = frozenset({"/health", "/ready"})
+"""What machines ask every few seconds to see whether the server is well."""
+
 UNKNOWN = "(unknown)"
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from turnwise_server.api.endpoints import PROBES
 from turnwise_server.api.errors import (
     ApiError,
     ErrorReply,
@@ -21,7 +22,7 @@ from turnwise_server.api.request_log import record_of, refuse
 from turnwise_server.api.services import services_of
 from turnwise_server.auth import KeyRecord, KeyRing
 
-OPEN_PATHS = frozenset({"/health", "/ready"})
+OPEN_PATHS = PROBES
 """The only paths that never need a key: what probes ask."""
 
 

@@ -13,6 +13,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from turnwise_server import __version__
+from turnwise_server.api.endpoints import PROBES
 from turnwise_server.api.engine_metrics import engine_families
 from turnwise_server.api.errors import ERROR_CODES
 from turnwise_server.api.interval_histogram import IntervalHistogram
@@ -26,24 +27,7 @@ OTHER = "other"
 _NOT_REJECTED = frozenset({499, 500})
 """Statuses that nobody chose: the client left, or the server is at fault."""
 
-_TOKEN_BOUNDS_S = (
-    0.001,
-    0.0025,
-    0.005,
-    0.0075,
-    0.01,
-    0.015,
-    0.02,
-    0.03,
-    0.05,
-    0.075,
-    0.1,
-    0.15,
-    0.25,
-    0.5,
-    1,
-    2.5,
-)
+_TOKEN_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
 _WAIT_BOUNDS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _REPLY_BOUNDS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600)
 _TOKEN_COUNTS = tuple(2**power for power in range(18))
@@ -109,7 +93,7 @@ class Metrics:
             str(request.stream).lower(),
             request.finish_reason,
         ).inc()
-        if request.reply is None and request.status >= 400 and request.status not in _NOT_REJECTED:
+        if _is_rejection(request):
             self._rejected.labels(request.error if request.error in ERROR_CODES else OTHER).inc()
 
     def reply_ended(self, reply: ReplyFacts, *, arrived: float, ended: float) -> None:
@@ -148,6 +132,11 @@ class Metrics:
         return Histogram(
             f"{PREFIX}_{name}", documentation, ("model",), registry=self._registry, buckets=bounds
         )
+
+
+def _is_rejection(request: RequestFacts) -> bool:
+    is_refused = request.status >= 400 and request.status not in _NOT_REJECTED
+    return is_refused and request.reply is None and request.endpoint not in PROBES
 
 
 @dataclass(frozen=True, slots=True)

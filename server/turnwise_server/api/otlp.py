@@ -28,13 +28,14 @@ from opentelemetry.trace import (
 )
 
 from turnwise_server import __version__
+from turnwise_server.api.endpoints import PROBES
 from turnwise_server.api.request_facts import ReplyFacts, RequestFacts
 from turnwise_server.api.trace_context import TraceContext
 from turnwise_server.api.tracing import RequestTrace, UnwrittenTracer
 
 NAME = "turnwise"
-UNTRACED_PATHS = frozenset({"/health", "/ready", "/metrics"})
-"""What machines ask every few seconds would drown the rest."""
+UNTRACED_PATHS = PROBES | {"/metrics"}
+"""They would drown the rest."""
 
 CLOSE_TIMEOUT_S = 3.0
 """How long the last spans may take at the end of the server."""

@@ -196,7 +196,7 @@ async def test_replies_that_are_cancelled_or_find_no_room_are_counted_by_reason(
         assert (await server.client.get("/ready")).status_code == 503
         samples = await scrape(server)
     assert reasons(samples, "cancelled_total") == {"client_gone": 2, "shutdown": 1}
-    assert reasons(samples, "rejected_total") == {"server_is_overloaded": 1, "shutting_down": 2}
+    assert reasons(samples, "rejected_total") == {"server_is_overloaded": 1, "shutting_down": 1}
     chat = {"endpoint": "/v1/chat/completions", "method": "POST", "model": "test"}
     counted = requests_total(samples)
     assert counted[row(chat, 499, "incomplete")] == 1
