@@ -5,14 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from support.tiny_tokenizers import CHATML, tiny_tokenizer
 
 
-def write_tiny_checkpoint(directory: Path, *, template: str = CHATML, context_length: int = 512) -> Path:
-    """Write a random fp32 Llama of 320 byte-level tokens: it babbles bytes, half characters among them."""
-    tokenizer = tiny_tokenizer(template)
+def write_tiny_checkpoint(
+    directory: Path,
+    *,
+    template: str = CHATML,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    context_length: int = 512,
+) -> Path:
+    """Write a random fp32 Llama of 320 byte-level tokens: it babbles bytes, half characters among them.
+
+    A `tokenizer` of its own brings its template along.
+    """
+    tokenizer = tokenizer or tiny_tokenizer(template)
     end_of_turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
     torch.manual_seed(7)
     config = LlamaConfig(
