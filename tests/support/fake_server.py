@@ -21,7 +21,7 @@ from turnwise_server.auth import KeyRing
 from turnwise_server.chat.checkpoint_files import GenerationDefaults
 from turnwise_server.chat.model import ChatModel
 from turnwise_server.config import Settings
-from turnwise_server.engine.fake_engine import FakeEngine
+from turnwise_server.engine.fake_engine import FakeEngine, Script
 from turnwise_server.limits.from_settings import make_limiter
 from turnwise_server.load import load_model
 from turnwise_server.store.connect import memory_database
@@ -59,7 +59,7 @@ async def fake_server(
     settings: dict[str, Any] | None = None,
     keys: KeyRing | None = None,
     headers: dict[str, str] | None = None,
-    script: Sequence[Sequence[int]] | None = None,
+    script: Script | Sequence[Sequence[int]] | None = None,
     database: Database | None = None,
     template: str = CHATML,
     **engine_options: Any,

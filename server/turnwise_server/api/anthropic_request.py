@@ -40,6 +40,16 @@ def _disabled(value: Mapping[str, object]) -> Mapping[str, object]:
     )
 
 
+def _no_thread(value: object) -> object:
+    """Refuse to keep a conversation, by the code on which Anthropic's SDK goes on without that."""
+    if value is None:
+        return value
+    raise fault(
+        "thread_unsupported_request",
+        "Unsupported parameter: '{param}': this server keeps no threads. Send the whole conversation.",
+    )
+
+
 class ResultBlock(RequestModel):
     """A part of what a tool gave back."""
 
@@ -105,6 +115,7 @@ class CountTokensRequest(RequestModel):
     thinking: Annotated[dict[str, object], AfterValidator(_disabled)] | None = None
     output_config: OutputConfig | None = None
     cache_control: dict[str, object] | None = None
+    thread: Annotated[object, AfterValidator(_no_thread)] = None
 
     @property
     def end(self) -> PromptEnd:

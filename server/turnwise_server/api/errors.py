@@ -36,6 +36,7 @@ ERROR_CODES: Mapping[str, int] = {
     "object_above_max_properties": 400,
     "previous_response_not_found": 400,
     "string_above_max_length": 400,
+    "thread_unsupported_request": 400,
     "unknown_parameter": 400,
     "unsupported_parameter": 400,
     "unsupported_value": 400,

@@ -130,8 +130,10 @@ async def test_what_cannot_be_answered_is_refused_by_name(
 @pytest.mark.parametrize("route", ["tokenize", "detokenize", "apply-template"])
 async def test_an_unknown_model_is_not_found(route: str) -> None:
     async with fake_server() as server:
-        body = {"model": "other", "prompt": "a"} if route == "tokenize" else {"model": "other"}
-        body |= {"tokens": [5], "messages": HELLO} if route != "tokenize" else {}
+        prompt: dict[str, Any] = (
+            {"prompt": "a"} if route == "tokenize" else {"tokens": [5], "messages": HELLO}
+        )
+        body = {"model": "other"} | prompt
         reply = await server.client.post(f"/v1/{route}", json=body)
     assert reply.status_code == 404
     assert reply.json()["error"]["code"] == "model_not_found"
