@@ -15,7 +15,7 @@ from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import (
     NonRecordingSpan,
     Span,
@@ -46,13 +46,14 @@ Value = str | int | float | bool | Sequence[str]
 class OtlpTracer:
     """Implements `Tracer`. What the OTEL_* variables say holds: sampler, resource, headers, timeouts, batches."""
 
-    def __init__(self, endpoint: str | None = None, exporter: SpanExporter | None = None) -> None:
+    def __init__(self, endpoint: str | None = None) -> None:
         """Send to the collector at the base address `endpoint`, by default where the environment says."""
         traces = f"{endpoint.rstrip('/')}/v1/traces" if endpoint else None
         given = OTELResourceDetector().detect().attributes
         resource = Resource.create({"service.name": NAME, "service.version": __version__, **given})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter(endpoint=traces)))
+        self._exporter = OTLPSpanExporter(endpoint=traces)
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer(NAME, __version__)
         self._unwritten = UnwrittenTracer()
 
@@ -67,6 +68,8 @@ class OtlpTracer:
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         await asyncio.to_thread(closing.join, CLOSE_TIMEOUT_S)
+        if closing.is_alive():
+            self._exporter.shutdown()  # type: ignore[no-untyped-call]  # the SDK left it so
 
     def _trace(self, caller: TraceContext | None, method: str) -> _SpanTrace:
         parent = set_span_in_context(NonRecordingSpan(_remote(caller)), Context()) if caller else Context()
