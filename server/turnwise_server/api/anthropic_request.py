@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, Tag
 from turnwise_server.api.anthropic_tools import RequestTool, ToolChoice, tool_use
 from turnwise_server.api.chat_request import MAX_PARTS, check_message_count
 from turnwise_server.api.sampling_request import Count, Label, ModelName, StopString, Unsupported
+from turnwise_server.api.tool_request import MAX_TOOLS
 from turnwise_server.api.validation import (
     Decimal,
     RequestModel,
@@ -21,13 +22,13 @@ from turnwise_server.api.validation import (
     validate,
 )
 from turnwise_server.chat.messages import ClientMessage, ContentPart
+from turnwise_server.chat.structured import json_schema_grammar
 from turnwise_server.chat.template import PromptEnd
 from turnwise_server.chat.tools import ToolCall
 from turnwise_server.chat.turn import Truncation, TurnRequest
 from turnwise_server.errors import RequestError
 
 MAX_STOP_SEQUENCES = 16
-MAX_TOOLS = 128
 MAX_TOP_K = 2**31 - 1
 
 
@@ -91,11 +92,18 @@ class TurnMessage(RequestModel):
     content: Blocks
 
 
+class OutputFormat(RequestModel):
+    """The JSON that a reply has to be."""
+
+    type: Literal["json_schema"]
+    json_schema: Annotated[dict[str, object], Field(alias="schema")]
+
+
 class OutputConfig(RequestModel):
-    """How hard the model tries, which this one cannot choose."""
+    """The form of the reply, and how hard the model tries, which this one cannot choose."""
 
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
-    format: Unsupported = None
+    format: OutputFormat | None = None
 
 
 class UserMetadata(RequestModel):
@@ -185,8 +193,22 @@ def messages_turn(
         temperature=request.temperature,
         top_p=request.top_p,
         top_k=request.top_k,
+        grammar=_grammar(request),
         tools=tool_use(request.tools or (), request.tool_choice),
     )
+
+
+def _grammar(request: MessagesRequest) -> str | None:
+    form = None if request.output_config is None else request.output_config.format
+    if form is None:
+        return None
+    if request.stop_sequences:
+        raise RequestError(
+            "Invalid 'stop_sequences': beside 'output_config.format' one of them would cut the JSON.",
+            param="stop_sequences",
+            code="invalid_value",
+        )
+    return json_schema_grammar(form.json_schema, param="output_config.format.schema")
 
 
 def client_messages(request: CountTokensRequest) -> tuple[ClientMessage, ...]:

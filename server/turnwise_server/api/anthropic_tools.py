@@ -40,6 +40,11 @@ def tool_use(tools: Sequence[RequestTool], choice: ToolChoice | None) -> ToolUse
         RequestError: a tool is not a function of the client's, or the choice is none of the tools.
     """
     own = tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools))
+    names = [tool.name for tool in own]
+    if len(set(names)) < len(names):
+        raise RequestError(
+            "Invalid 'tools': two of them have the same name.", param="tools", code="invalid_value"
+        )
     if choice is None:
         return ToolUse(own)
     allowed = _chosen(own, choice)

@@ -84,7 +84,7 @@ def _tokenized(admission: Admission) -> TokenizedPrompt:
     request = parse_tokenize_request(admission.body, max_messages=admission.services.settings.max_messages)
     chat = admission.hold_model(request.model).chat
     if request.prompt is None:
-        ids = chat.render(client_messages(request.messages or ()), request.end)
+        ids = chat.render(client_messages(request.messages or ()), request.end, request.offered)
     else:
         ids = chat.plain_text.encode(
             request.prompt, add_special_tokens=request.add_special_tokens is not False
@@ -108,7 +108,9 @@ def _rendered(admission: Admission) -> PromptText:
         admission.body, max_messages=admission.services.settings.max_messages
     )
     chat = admission.hold_model(request.model).chat
-    return PromptText(prompt=chat.render_text(client_messages(request.messages), request.end))
+    return PromptText(
+        prompt=chat.render_text(client_messages(request.messages), request.end, request.offered)
+    )
 
 
 async def _answer(

@@ -10,14 +10,16 @@ from pydantic import Field
 from turnwise_server.api.chat_request import RequestMessage, check_message_count
 from turnwise_server.api.prompt_end import prompt_end
 from turnwise_server.api.sampling_request import ModelName, Unsupported
+from turnwise_server.api.tool_request import Tools, tool_use
 from turnwise_server.api.validation import RequestModel, Text, missing_parameter, validate
 from turnwise_server.chat.template import PromptEnd
+from turnwise_server.chat.tools import ToolUse
 from turnwise_server.errors import RequestError
 
 Messages = Annotated[list[RequestMessage], Field(min_length=1, fail_fast=True)]
 
 _NOT_BESIDE = {
-    "prompt": ("messages", "add_generation_prompt", "continue_final_message"),
+    "prompt": ("messages", "tools", "add_generation_prompt", "continue_final_message"),
     "messages": ("add_special_tokens",),
 }
 
@@ -30,7 +32,7 @@ class RenderingRequest(RequestModel):
     model: ModelName | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    tools: Unsupported = None
+    tools: Tools | None = None
     chat_template: Unsupported = None
 
     @property
@@ -44,6 +46,15 @@ class RenderingRequest(RequestModel):
             add_generation_prompt=self.add_generation_prompt,
             continue_final_message=self.continue_final_message,
         )
+
+    @property
+    def offered(self) -> ToolUse:
+        """The tools that the prompt tells of.
+
+        Raises:
+            RequestError: two of them have one name.
+        """
+        return tool_use(self.tools, None, is_parallel=None)
 
 
 class TokenizeRequest(RenderingRequest):

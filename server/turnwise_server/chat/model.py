@@ -92,6 +92,7 @@ class ChatModel:
         """
         self._check_logit_bias(request)
         self._check_grammar(request)
+        _check_end(request)
         calls = self._plan_calls(request.tools, request.grammar)
         wanted = self.default_max_tokens if request.max_tokens is None else request.max_tokens
         conversation = self._conversation(request.messages, request.end, request.tools, calls)
@@ -293,6 +294,16 @@ class ChatModel:
 
     def _count_tokens(self, text: str) -> int:
         return len(self.plain_text.encode(text))
+
+
+def _check_end(request: TurnRequest) -> None:
+    """Refuse to hold half a message to a form: what the client wrote of it is no part of the form."""
+    if request.end is PromptEnd.OPEN and (request.grammar is not None or request.tools.mode == "required"):
+        raise RequestError(
+            "A message cannot be continued in a reply that must be JSON or a tool call: it would be half of it.",
+            param=f"messages[{len(request.messages) - 1}].role",
+            code="invalid_value",
+        )
 
 
 Number = TypeVar("Number", int, float)

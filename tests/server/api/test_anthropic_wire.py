@@ -27,6 +27,7 @@ USED: dict[str, Any] = {
         {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Bern"}},
     ],
 }
+SUN = {"format": {"type": "json_schema", "schema": {"type": "boolean"}}}
 RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "sunny"}]}
 
 
@@ -231,6 +232,12 @@ async def test_the_choice_of_tools_is_anthropics(choice: dict[str, Any]) -> None
     assert called == (choice["type"] != "none")
 
 
+async def test_a_reply_can_be_held_to_a_json_schema() -> None:
+    async with fake_server("true") as server:
+        assert (await ask(server, output_config=SUN)).status_code == 200
+        assert server.engine.requests[-1].sampling.grammar
+
+
 async def test_tokens_are_counted_as_a_message_would_read_them() -> None:
     asked: dict[str, Any] = {
         "system": "Be kind.",
@@ -285,6 +292,23 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"tool_choice": {"type": "any"}}, "tool_choice", "invalid_value"),
     ({"tool_choice": {"type": "tool"}, "tools": [WEATHER]}, "tool_choice.name", "missing_required_parameter"),
     ({"tool_choice": {"type": "tool", "name": "x"}, "tools": [WEATHER]}, "tool_choice.name", "invalid_value"),
+    ({"tools": [WEATHER, WEATHER]}, "tools", "invalid_value"),
+    (
+        {"output_config": {"format": {"type": "json_schema"}}},
+        "output_config.format.schema",
+        "missing_required_parameter",
+    ),
+    (
+        {"output_config": {"format": {"type": "json_schema", "schema": {"type": 5}}}},
+        "output_config.format.schema.type",
+        "invalid_value",
+    ),
+    ({"output_config": SUN, "stop_sequences": ["a"]}, "stop_sequences", "invalid_value"),
+    (
+        {"output_config": SUN, "messages": [{"role": "assistant", "content": "{"}]},
+        "messages[0].role",
+        "invalid_value",
+    ),
     ({"mcp_servers": [{}]}, "mcp_servers", "unsupported_parameter"),
     ({"container": "c"}, "container", "unsupported_parameter"),
     ({"thread": {"type": "create"}}, "thread", "thread_unsupported_request"),

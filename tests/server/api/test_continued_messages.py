@@ -28,6 +28,13 @@ async def test_without_it_a_new_message_begins() -> None:
             assert prompt_of(server).endswith("Once upon<|im_end|>\n<|im_start|>assistant\n")
 
 
+@pytest.mark.parametrize("form", [{"type": "json_object"}, {"type": "text"}])
+async def test_half_a_message_cannot_be_held_to_a_form(form: dict[str, Any]) -> None:
+    async with fake_server() as server:
+        reply = await server.chat(messages=OPEN, continue_final_message=True, response_format=form)
+    assert reply.status_code == (200 if form["type"] == "text" else 400)
+
+
 async def test_an_empty_message_is_begun() -> None:
     async with fake_server() as server:
         messages = [*HELLO, {"role": "assistant", "content": ""}]
