@@ -62,12 +62,16 @@ class ResponseRow(Base):
     """A response, and what it added to the conversation of its parent."""
 
     __tablename__ = "responses"
-    __table_args__ = (UniqueConstraint("owner", "id", name="uq_responses_owner_id"),)
+    __table_args__ = (
+        UniqueConstraint("owner", "id", name="uq_responses_owner_id"),
+        # Finds what has expired, and counts what there is without a look at the texts.
+        Index("ix_responses_expires_at_size", "expires_at", "size"),
+    )
 
     number: Mapped[int] = mapped_column(ROW_NUMBER, primary_key=True)
     """Grows with every save; a parent's is smaller than its children's."""
     parent: Mapped[int | None] = mapped_column(ForeignKey("responses.number"), index=True)
-    expires_at: Mapped[float | None] = mapped_column(Double, index=True)
+    expires_at: Mapped[float | None] = mapped_column(Double)
     """In seconds since 1970."""
     size: Mapped[int] = mapped_column(BigInteger)
     """Bytes of the texts below."""

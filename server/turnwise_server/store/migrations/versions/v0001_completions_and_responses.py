@@ -44,4 +44,4 @@ def upgrade() -> None:
         sa.UniqueConstraint("owner", "id", name="uq_responses_owner_id"),
     )
     op.create_index("ix_responses_parent", "responses", ["parent"])
-    op.create_index("ix_responses_expires_at", "responses", ["expires_at"])
+    op.create_index("ix_responses_expires_at_size", "responses", ["expires_at", "size"])
