@@ -21,6 +21,9 @@ from turnwise_server.errors import ConfigurationError, GrammarError
 CONTEXTS_NEEDED = 2
 """The least budget of the cache: a whole context in the batch, and the prompt it was computed from."""
 
+_COMPILE_WAIT_S = 0.01
+"""How long an idle step waits for a grammar before it asks whether anything else has come."""
+
 
 class EngineCore:
     """Generates many sequences with one model, a step at a time. Not safe to call from several threads."""
@@ -37,6 +40,7 @@ class EngineCore:
     ) -> None:
         self._forward = forward
         self._grammars = grammars
+        self._compiling: list[Sequence] = []
         self._context_length = context_length
         token_bytes = forward.kv_format.bytes_per_token
         budget = kv_memory_bytes // token_bytes
@@ -56,7 +60,7 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """Say whether a step would do anything."""
-        return bool(self._scheduler.running_count or self._scheduler.waiting_count)
+        return bool(self._compiling or self._scheduler.running_count or self._scheduler.waiting_count)
 
     def counters(self) -> CoreCounters:
         """Return totals and how full the cache is."""
@@ -68,31 +72,35 @@ class EngineCore:
         )
 
     def submit(self, key: int, request: GenerationRequest) -> None:
-        """Queue a request whose prompt fits the context."""
+        """Queue a request whose prompt fits the context, as soon as its grammar is compiled."""
         prompt, sampling = request.prompt_ids, request.sampling
         grammar = None
         if sampling.grammar is not None:
             assert self._grammars is not None
             grammar = self._grammars.cursor(sampling.grammar, sampling.stop_token_ids)
-        self._scheduler.add(
-            Sequence(
-                key=key,
-                request=request,
-                sampling=SamplingState(sampling, prompt, self._forward.kv_format.device, grammar),
-                limit=min(len(prompt) + sampling.max_tokens, self._context_length),
-                tokens=list(prompt),
-            )
+        sequence = Sequence(
+            key=key,
+            request=request,
+            sampling=SamplingState(sampling, prompt, self._forward.kv_format.device, grammar),
+            limit=min(len(prompt) + sampling.max_tokens, self._context_length),
+            tokens=list(prompt),
         )
+        if grammar is None or grammar.is_compiled:
+            self._scheduler.add(sequence)
+        else:
+            self._compiling.append(sequence)
 
     @torch.inference_mode()
     def cancel(self, key: int) -> None:
         """Forget a sequence and free its memory at once."""
+        self._compiling = [sequence for sequence in self._compiling if sequence.key != key]
         self._scheduler.cancel(key)
 
     @torch.inference_mode()
     def step(self) -> StepUpdate:
         """Compute one step. A fault fails the sequences it concerned and leaves the others alone."""
         began = time.perf_counter()
+        self._queue_compiled()
         plan = self._scheduler.schedule()
         results: list[StepResult] = []
         parts: list[torch.Tensor] = []
@@ -166,6 +174,19 @@ class EngineCore:
             )
         self._generated_tokens += len(sequences)
         return results
+
+    def _queue_compiled(self) -> None:
+        """Queue what has its grammar by now; if there is nothing else to do, wait a moment for the first."""
+        compiling, self._compiling = self._compiling, []
+        for place, sequence in enumerate(compiling):
+            grammar = sequence.sampling.grammar
+            assert grammar is not None
+            if place == 0 and not self.has_work:
+                grammar.wait(_COMPILE_WAIT_S)
+            if grammar.is_compiled:
+                self._scheduler.add(sequence)
+            else:
+                self._compiling.append(sequence)
 
     def _look_ahead(self, sequences: Many[Sequence]) -> tuple[list[int], list[StepResult]]:
         """Let grammars find out what may come next; return the rows that can go on, and why the others cannot."""

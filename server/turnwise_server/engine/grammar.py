@@ -1,14 +1,14 @@
 """Holds sequences to grammars: which tokens may come next. It knows the bytes of tokens, and no tensors.
 
-A grammar is compiled in a thread of its own while the prompt is computed, and kept for the requests that follow with
-the same one.
+A grammar is compiled in a thread of its own, so that nobody else waits for it, and kept for the requests that follow
+with the same one.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +82,17 @@ class GrammarCursor:
         self.allowed: NDArray[np.bool_] = np.zeros(vocab_size, dtype=np.bool_)
         """Whether each token `[V]` may come next, as of the last `look`."""
 
+    @property
+    def is_compiled(self) -> bool:
+        """Say whether `look` would not have to wait."""
+        return self._compiled.done()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until the grammar is compiled, or that long."""
+        wait((self._compiled,), timeout_s)
+
     def look(self) -> None:
-        """Find out what may come next, waiting for the grammar to be compiled if need be.
+        """Find out what may come next.
 
         Raises:
             GrammarError: the grammar cannot be compiled, or has become too complex.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from llguidance import LLMatcher
 from tokenizers import Tokenizer
 
 from support.core_driver import Driver, new_driver, random_prompt
@@ -197,6 +199,41 @@ def test_the_vocabulary_may_be_padded(checkpoint: Path) -> None:
     cursor.look()
     assert cursor.allowed.shape == (384,)
     assert not cursor.allowed[320:].any()
+
+
+def slow_compiler(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Let grammars be compiled only once the event is set."""
+    compiler, may_go_on = driver.core._grammars, threading.Event()
+    assert compiler is not None
+    compile_at_once = compiler._compile
+
+    def compile_later(text: str) -> LLMatcher:
+        assert may_go_on.wait(30)
+        return compile_at_once(text)
+
+    monkeypatch.setattr(compiler, "_compile", compile_later)
+    return may_go_on
+
+
+def test_nobody_waits_for_somebody_elses_grammar(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go_on = slow_compiler(driver, monkeypatch)
+    slow = driver.submit(random_prompt(9, 1), held({"const": "slow"}))
+    free = driver.submit(random_prompt(9, 2), SamplingParams(20, seed=1))
+    driver.step(25)
+    assert (len(driver.tokens(free)), driver.tokens(slow)) == (20, [])
+    assert driver.core.has_work
+    may_go_on.set()
+    driver.finish()
+    assert driver.events[slow][-1].finish_reason is FinishReason.STOP
+
+
+def test_what_waits_for_its_grammar_can_be_cancelled(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go_on = slow_compiler(driver, monkeypatch)
+    key = driver.submit(random_prompt(9, 1), held({"const": "cancelled"}))
+    driver.step()
+    driver.core.cancel(key)
+    assert not driver.core.has_work
+    may_go_on.set()
 
 
 async def test_failing_grammars_leave_the_process_alone(checkpoint: Path) -> None:
