@@ -9,6 +9,7 @@ from turnwise_server.chat.call_form import CallForm
 from turnwise_server.chat.structured import ToolSchema, tool_call_grammar
 from turnwise_server.chat.tool_calls import ToolCallParser
 from turnwise_server.chat.tools import Tool, ToolUse
+from turnwise_server.errors import RequestError
 
 _ANY_OBJECT = {"type": "object"}
 
@@ -33,7 +34,12 @@ class CallPlan:
 
 
 def plan_calls(
-    use: ToolUse, form: CallForm, control_tokens: Mapping[str, int], *, answer: str | None = None
+    use: ToolUse,
+    form: CallForm,
+    control_tokens: Mapping[str, int],
+    *,
+    answer: str | None = None,
+    takes_grammars: bool = True,
 ) -> CallPlan | None:
     """Return the plan for a request's tools, or None if nothing may be called.
 
@@ -41,7 +47,7 @@ def plan_calls(
     call must follow the grammar `answer`.
 
     Raises:
-        RequestError: parameters that must be held to use keywords that are not supported.
+        RequestError: parameters that must be held to use keywords that are not supported, or the model takes no grammars.
     """
     tools = use.callable
     if not tools:
@@ -49,6 +55,8 @@ def plan_calls(
     is_forced = use.mode == "required"
     grammar = None
     if is_forced or answer is not None or any(tool.is_strict for tool in tools):
+        if not takes_grammars:
+            raise _no_grammars("tool_choice" if is_forced else "tools")
         grammar = tool_call_grammar(
             [_schema(tool, is_held=is_forced or tool.is_strict) for tool in tools],
             form.wrapper,
@@ -68,3 +76,12 @@ def plan_calls(
 
 def _schema(tool: Tool, *, is_held: bool) -> ToolSchema:
     return ToolSchema(tool.name, tool.parameters if is_held else _ANY_OBJECT, tool.param)
+
+
+def _no_grammars(param: str) -> RequestError:
+    return RequestError(
+        f"Unsupported value: the tokenizer of this model cannot hold a reply to a form; {param!r} supports only calls "
+        "that the model may leave, of tools that are not strict.",
+        param=param,
+        code="unsupported_value",
+    )

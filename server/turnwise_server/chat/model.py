@@ -213,7 +213,13 @@ class ChatModel:
             )
         if traits is None:
             return None
-        return plan_calls(use, traits.form, self._template.call_tokens, answer=answer)
+        return plan_calls(
+            use,
+            traits.form,
+            self._template.call_tokens,
+            answer=answer,
+            takes_grammars=self._takes_grammars,
+        )
 
     def _prepared(
         self,

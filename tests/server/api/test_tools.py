@@ -369,3 +369,17 @@ async def test_tools_count_as_prompt_tokens_and_must_fit() -> None:
         reply = await server.chat(tools=huge)
     assert with_tools > without + 20
     assert reply.json()["error"]["code"] == "context_length_exceeded"
+
+
+async def test_a_model_that_takes_no_grammars_calls_freely_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    strict = {**WEATHER, "function": {**WEATHER["function"], "strict": True}}
+    async with fake_server(CALL, template=HERMES) as server:
+        monkeypatch.setattr(server.services.models.default.chat, "_takes_grammars", False)
+        free = await server.chat(tools=[WEATHER])
+        forced = await server.chat(tools=[WEATHER], tool_choice="required")
+        held = await server.chat(tools=[strict])
+    assert whole(free)["calls"] == [["get_weather", ARGUMENTS]]
+    assert (forced.status_code, forced.json()["error"]["param"]) == (400, "tool_choice")
+    assert (held.status_code, held.json()["error"]["param"]) == (400, "tools")
