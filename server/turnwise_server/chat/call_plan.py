@@ -47,7 +47,8 @@ def plan_calls(
     call must follow the grammar `answer`.
 
     Raises:
-        RequestError: parameters that must be held to use keywords that are not supported, or the model takes no grammars.
+        RequestError: parameters that must be held to use keywords that are not supported, or a grammar is needed and
+            the model takes none.
     """
     tools = use.callable
     if not tools:
