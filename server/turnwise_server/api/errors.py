@@ -316,10 +316,9 @@ def grammar_too_complex() -> ErrorReply:
     """A schema was accepted, and following it became too much work in the middle of the reply."""
     return ErrorReply(
         400,
-        "The reply could not be completed: following its JSON schema became too complex. Simplify the schema of "
-        "'response_format' or 'tools': fewer alternatives, shorter patterns.",
+        "The reply could not be completed: following its JSON schema became too complex. Simplify the schema of the "
+        "reply's form or of its tools: fewer alternatives, shorter patterns.",
         code="invalid_value",
-        param="response_format",
     )
 
 
