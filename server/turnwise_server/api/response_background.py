@@ -97,9 +97,9 @@ class BackgroundReply:
             if self.response.status == "queued":
                 self._publish(writer.started())
             self._publish(writer.event(event))
-        frames = writer.finished(response_usage(reply.prepared, reply.turn))
+        writer.finish(response_usage(reply.prepared, reply.turn))
         await self._kept.settle(self.response)
-        self._publish(frames)
+        self._publish(writer.finished())
 
     async def _break_off(self, error: ErrorReply) -> None:
         frames = self._writer.cancelled() if self._stop.is_set() else self._writer.failed(error)

@@ -14,16 +14,16 @@ from turnwise_server.api.validation import NoNul, RequestModel, Text, fault, str
 Item = dict[str, Any]
 """An item as it is stored and listed: OpenAI's JSON with every field."""
 
+_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
 _OWN_ID = re.compile(r"[a-z]{2,3}_(?P<response>[A-Za-z0-9]+)(?:i|o)[0-9]{1,9}")
 
 ItemId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 CallName = Annotated[str, Field(min_length=1, max_length=256), NoNul]
+TextKind = Literal["input_text", "output_text"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 
-def item_id(
-    prefix: Literal["msg", "fc", "fco"], response_id: str, side: Literal["i", "o"], index: int
-) -> str:
+def item_id(prefix: str, response_id: str, side: Literal["i", "o"], index: int) -> str:
     """Name the item at `index` of a response's input or output, so that the name leads back to the response."""
     return f"{prefix}_{response_id.removeprefix('resp_')}{side}{index}"
 
@@ -136,39 +136,40 @@ InputItem = Annotated[
 def stored_items(
     items: str | Iterable[InputItem], response_id: str, referenced: Mapping[str, Item]
 ) -> list[Item]:
-    """Return input in its stored form; `referenced` holds what item references mean."""
+    """Return input in its stored form; `referenced` holds what item references mean.
+
+    An item keeps the id that its client gave it, unless one before it has the same: lists are paged by ids.
+    """
     if isinstance(items, str):
         items = [MessageItem(role="user", content=items)]
-    return [_stored(item, response_id, index, referenced) for index, item in enumerate(items)]
+    stored: dict[str, Item] = {}
+    for index, item in enumerate(items):
+        form = referenced[item.id] if isinstance(item, ItemReference) else _stored(item)
+        if form["id"] is None or form["id"] in stored:
+            form = form | {"id": item_id(_PREFIXES[form["type"]], response_id, "i", index)}
+        stored[form["id"]] = form
+    return list(stored.values())
 
 
-def _stored(item: InputItem, response_id: str, index: int, referenced: Mapping[str, Item]) -> Item:
+def _stored(item: InputItem) -> Item:
     match item:
         case MessageItem():
-            own_id = item.id or item_id("msg", response_id, "i", index)
-            content = _parts(item.content, "output_text" if item.role == "assistant" else "input_text")
-            return {
-                "id": own_id,
-                "type": "message",
-                "status": "completed",
-                "role": item.role,
-                "content": content,
-            }
+            kind: TextKind = "output_text" if item.role == "assistant" else "input_text"
+            content = _parts(item.content, kind)
+            return _head(item) | {"role": item.role, "content": content}
         case FunctionCallItem():
-            own_id = item.id or item_id("fc", response_id, "i", index)
-            call = {"arguments": item.arguments, "call_id": item.call_id, "name": item.name}
-            return {"id": own_id, "type": "function_call", "status": "completed", **call}
+            return _head(item) | {"arguments": item.arguments, "call_id": item.call_id, "name": item.name}
         case FunctionCallOutputItem():
-            own_id = item.id or item_id("fco", response_id, "i", index)
             output = item.output if isinstance(item.output, str) else _parts(item.output, "input_text")
-            result = {"call_id": item.call_id, "output": output}
-            return {"id": own_id, "type": "function_call_output", "status": "completed", **result}
-        case ItemReference():
-            return referenced[item.id]
+            return _head(item) | {"call_id": item.call_id, "output": output}
     raise AssertionError(f"validation lets no {type(item).__name__} through")
 
 
-def _parts(content: str | Iterable[object], kind: Literal["input_text", "output_text"]) -> list[Item]:
+def _head(item: MessageItem | FunctionCallItem | FunctionCallOutputItem) -> Item:
+    return {"id": item.id, "type": item.type or "message", "status": "completed"}
+
+
+def _parts(content: str | Iterable[object], kind: TextKind) -> list[Item]:
     if isinstance(content, str):
         return [_text_part(content, kind)]
     return [
@@ -180,6 +181,6 @@ def _parts(content: str | Iterable[object], kind: Literal["input_text", "output_
     ]
 
 
-def _text_part(text: str, kind: Literal["input_text", "output_text"]) -> Item:
+def _text_part(text: str, kind: TextKind) -> Item:
     extra: Item = {"annotations": [], "logprobs": []} if kind == "output_text" else {}
     return {"type": kind, "text": text} | extra

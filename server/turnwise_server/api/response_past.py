@@ -13,6 +13,9 @@ from turnwise_server.api.response_request import PromptRequest
 from turnwise_server.api.response_storage import KeptResponses
 from turnwise_server.errors import RequestError
 
+MAX_REFERRED = 64
+"""Item references may lead to this many responses, each of which has to be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Past:
@@ -28,11 +31,13 @@ class Past:
         return [json.loads(line) for line in self.history]
 
 
-async def read_past(request: PromptRequest, kept: KeptResponses, running: BackgroundReplies) -> Past:
+async def read_past(
+    request: PromptRequest, kept: KeptResponses, running: BackgroundReplies, *, max_items: int
+) -> Past:
     """Read what a request continues.
 
     Raises:
-        RequestError: the previous response has not ended.
+        RequestError: the previous response has not ended, or the conversation has more than `max_items`.
         ApiError: 400 previous_response_not_found; 404 not_found for an item.
         StoreError: the database cannot be read.
     """
@@ -46,7 +51,14 @@ async def read_past(request: PromptRequest, kept: KeptResponses, running: Backgr
             param="previous_response_id",
             code="invalid_value",
         )
-    return Past(await kept.conversation(previous), await _referenced(items, kept))
+    history = await kept.conversation(previous)
+    if len(history) + len(items) > max_items:
+        raise RequestError(
+            f"The conversation has become too long: this server reads at most {max_items} items.",
+            param="previous_response_id",
+            code="array_above_max_length",
+        )
+    return Past(history, await _referenced(items, kept))
 
 
 async def _referenced(items: Iterable[InputItem], kept: KeptResponses) -> dict[str, Item]:
@@ -58,6 +70,12 @@ async def _referenced(items: Iterable[InputItem], kept: KeptResponses) -> dict[s
             continue
         response_id = response_of(item.id)
         if response_id is not None and response_id not in read:
+            if len(read) == MAX_REFERRED:
+                raise RequestError(
+                    f"The input refers to items of more than {MAX_REFERRED} responses.",
+                    param=f"input[{index}].id",
+                    code="invalid_value",
+                )
             read.add(response_id)
             found |= await _items_of(response_id, kept)
         if item.id not in found:

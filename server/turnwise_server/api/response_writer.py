@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from typing import Literal
 
 from turnwise_server.api.chat_reply import token_logprobs
 from turnwise_server.api.errors import ErrorReply
@@ -70,13 +69,16 @@ class ResponseWriter:
         opening = b"" if self._open or self._response.output else self._begin_message()
         return opening + self._end_item("incomplete" if self._is_cut else "completed")
 
-    def finished(self, usage: ResponseUsage) -> bytes:
-        """Take the end of the turn."""
+    def finish(self, usage: ResponseUsage) -> None:
+        """Take the end of the turn; `finished` tells it, once the response is where it has to be."""
         if self._is_cut:
             details = IncompleteDetails(reason="max_output_tokens")
             self._update(status="incomplete", incomplete_details=details, usage=usage)
         else:
             self._update(status="completed", completed_at=int(time.time()), usage=usage)
+
+    def finished(self) -> bytes:
+        """Tell that the response is complete, or as complete as it can be."""
         return self._lifecycle(self._response.status)
 
     def failed(self, error: ErrorReply) -> bytes:
@@ -94,7 +96,7 @@ class ResponseWriter:
         return self._finish_reason == "length"
 
     def _break_off(self, status: Status, error: ResponseError | None = None) -> None:
-        self._update(status=status, error=error)
+        self._update(status=status, error=error, completed_at=None, incomplete_details=None, usage=None)
         self._response, self._open = self.response, None
 
     def _update(self, **fields: object) -> None:
@@ -144,7 +146,7 @@ class ResponseWriter:
         self._update(output=[*self._response.output, item.item(status)])
         return self._frames(item.end(status))
 
-    def _new_id(self, prefix: Literal["msg", "fc"]) -> str:
+    def _new_id(self, prefix: str) -> str:
         return item_id(prefix, self._response.id, "o", len(self._response.output))
 
     def _lifecycle(self, event: str) -> bytes:

@@ -77,10 +77,10 @@ async def create_response(request: Request) -> Response:
     """Make a response, whole, as server-sent events, or in the background."""
     admission = await Admission.of(request)
     ignored = admission.ignored_params(ResponseRequest)
-    settings, kept = admission.services.settings, _kept(admission)
+    kept, max_items = _kept(admission), admission.services.settings.max_messages
     # Always in threads, as for chat completions.
-    asked = await asyncio.to_thread(parse_response_request, admission.body, max_items=settings.max_messages)
-    past = await read_past(asked, kept, background_of(request))
+    asked = await asyncio.to_thread(parse_response_request, admission.body, max_items=max_items)
+    past = await read_past(asked, kept, background_of(request), max_items=max_items)
     job = await asyncio.to_thread(_prepare, admission, asked, past, kept)
     if asked.store:
         await kept.storage.run(kept.storage.completions.check)
@@ -106,7 +106,7 @@ async def count_input_tokens(request: Request) -> Response:
     kept, max_items = _kept(admission), admission.services.settings.max_messages
     asked = await asyncio.to_thread(parse_prompt_request, admission.body, max_items=max_items)
     ignored = admission.ignored_params(PromptRequest)
-    past = await read_past(asked, kept, background_of(request))
+    past = await read_past(asked, kept, background_of(request), max_items=max_items)
     tokens = await asyncio.to_thread(_count, admission, asked, past)
     headers = ignored_params_header(ignored)
     return json_response(InputTokens(input_tokens=tokens).model_dump(), headers=headers)
@@ -152,7 +152,7 @@ def _count(admission: Admission, asked: PromptRequest, past: Past) -> int:
 async def _body(job: _Job, reply: Reply, writer: ResponseWriter) -> bytes:
     async for event in reply.events():
         writer.event(event)
-    writer.finished(response_usage(reply.prepared, reply.turn))
+    writer.finish(response_usage(reply.prepared, reply.turn))
     await job.keep(writer.response)
     return encode_json(writer.response.model_dump())
 
@@ -161,9 +161,9 @@ async def _frames(job: _Job, reply: Reply, writer: ResponseWriter) -> AsyncItera
     yield writer.created() + writer.started()
     async for event in reply.events():
         yield writer.event(event)
-    last = writer.finished(response_usage(reply.prepared, reply.turn))
+    writer.finish(response_usage(reply.prepared, reply.turn))
     await job.keep(writer.response)
-    yield last
+    yield writer.finished()
 
 
 async def _in_background(

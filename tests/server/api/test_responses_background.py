@@ -10,6 +10,7 @@ import pytest
 from support.asgi_connection import AsgiConnection, until
 from support.fake_server import FakeServer, encode, fake_server
 from support.responses import connect, events_of, respond, text_of, types_of
+from turnwise_server.errors import StoreError
 from turnwise_server.store.connect import open_database
 
 TEXT = "the quick brown fox " * 4
@@ -228,3 +229,26 @@ async def test_a_full_queue_refuses_it_and_keeps_nothing() -> None:
         for connection, response in connections:
             await server.client.post(f"/v1/responses/{response['id']}/cancel")
             await connection.task
+
+
+async def test_one_that_cannot_be_stored_at_first_leaves_nothing_running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise StoreError("the disk is full")
+
+    async with fake_server(**ENDLESS) as server:
+        monkeypatch.setattr(server.services.storage.recent_responses, "save", fail)
+        refused = connect(server, background=True)
+        await refused.task
+        assert refused.status == 503
+        await until(lambda: server.engine.running == 0)
+
+
+async def test_it_counts_among_the_requests_of_its_key_until_it_has_ended() -> None:
+    async with fake_server(**ENDLESS, settings={"rate_limit_concurrent": 1}) as server:
+        connection, queued = await begin(server)
+        assert (await respond(server)).status_code == 429
+        await server.client.post(f"/v1/responses/{queued['id']}/cancel")
+        await connection.task
+        assert (await respond(server, max_output_tokens=16)).status_code == 200

@@ -8,7 +8,9 @@ from openai.types.responses import ResponseItemList
 
 from support.fake_server import FakeServer, fake_server
 from support.responses import events_of, respond
+from turnwise_server.api.response_past import MAX_REFERRED
 from turnwise_server.auth import KeyRing, hash_key
+from turnwise_server.errors import StoreError
 from turnwise_server.store.connect import open_database
 
 ADA, BOB = ({"authorization": f"Bearer key-of-{name}-0123456789"} for name in ("ada", "bob"))
@@ -262,3 +264,64 @@ async def test_there_is_no_compaction() -> None:
     async with fake_server() as server:
         reply = await server.client.post("/v1/responses/compact", json={"model": "test", "input": "a"})
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "unknown_url")
+
+
+async def test_ids_that_a_client_repeats_are_replaced_so_that_pages_come_to_an_end() -> None:
+    items = [{"role": "user", "content": str(at), "id": "msg_same"} for at in range(3)]
+    async with fake_server() as server:
+        response = (await respond(server, input=items)).json()
+        listed = (await server.client.get(url(response, "/input_items"), params={"order": "asc"})).json()
+    assert [item["content"][0]["text"] for item in listed["data"]] == ["0", "1", "2"]
+    assert len({item["id"] for item in listed["data"]}) == 3
+    assert listed["first_id"] == "msg_same"
+
+
+async def test_a_conversation_may_have_as_many_items_as_a_request() -> None:
+    async with fake_server(settings={"max_messages": 4}) as server:
+        first = await turn(server, "a")
+        second = await turn(server, "b", first)
+        message = [{"role": "user", "content": "c"}]
+        reply = await respond(server, previous_response_id=second["id"], input=message)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["param"]) == (400, "previous_response_id")
+    assert error["code"] == "array_above_max_length"
+
+
+async def test_references_lead_to_a_bounded_number_of_responses() -> None:
+    async with fake_server() as server:
+        first = await turn(server, "a")
+        known = [{"type": "item_reference", "id": first["output"][0]["id"]}] * 8
+        assert (await respond(server, input=known)).status_code == 200
+        made = [(await turn(server, "a"))["output"][0]["id"] for _ in range(MAX_REFERRED + 1)]
+        reply = await respond(server, input=[{"type": "item_reference", "id": item_id} for item_id in made])
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, f"input[{MAX_REFERRED}].id")
+
+
+async def test_what_cannot_be_stored_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    broken = open_database(f"sqlite:///{tmp_path / 'file' / 'server.db'}")
+    async with fake_server(database=broken) as server:
+        for body in ({}, {"stream": True}, {"background": True}):
+            reply = await respond(server, store=True, **body)
+            assert (reply.status_code, reply.json()["error"]["code"]) == (503, "storage_unavailable")
+        assert not server.engine.requests
+        assert (await respond(server)).status_code == 200
+
+
+@pytest.mark.parametrize("body", [{}, {"stream": True}])
+async def test_a_response_that_cannot_be_stored_in_the_end_has_failed(
+    body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise StoreError("the disk is full")
+
+    async with fake_server() as server:
+        monkeypatch.setattr(server.services.storage.responses, "save", fail)
+        reply = await respond(server, store=True, **body)
+    if body:
+        failed, error = events_of(reply.text)[-2:]
+        assert (failed["type"], error["code"]) == ("response.failed", "storage_unavailable")
+        assert failed["response"]["status"] == "failed"
+    else:
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "storage_unavailable")
+    assert "disk" not in reply.text
