@@ -86,7 +86,7 @@ class FakeEngine:
         max_batch: int = 32,
         max_queued_requests: int = 64,
     ) -> None:
-        self._script = script if callable(script) else _in_order(script)
+        self._script = script if callable(script) else in_order(script)
         self._info = EngineInfo(
             context_length=context_length,
             vocab_size=vocab_size,
@@ -219,7 +219,7 @@ class FakeEngine:
             self.finished += 1
 
 
-def _in_order(replies: Sequence[Sequence[int]]) -> Script:
+def in_order(replies: Sequence[Sequence[int]]) -> Script:
     """Hand out the replies one after another, then again from the first."""
     if not replies:
         raise ValueError("a fake engine needs at least one reply")

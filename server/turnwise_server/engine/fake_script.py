@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokenizers import Tokenizer
 
-from turnwise_server.engine.fake_engine import FakeEngine
+from turnwise_server.engine.base import GenerationRequest
+from turnwise_server.engine.fake_engine import FakeEngine, Script, in_order
 from turnwise_server.errors import CheckpointError, ConfigurationError
 
 
@@ -19,6 +21,8 @@ class FakeScript(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     replies: Annotated[list[str], Field(min_length=1)] = ["Hello! I am a scripted reply of the fake engine."]
+    answers: dict[Annotated[str, Field(min_length=1)], str] = {}
+    """Replies to prompts that hold a text, by that text: the one that stands last in the prompt counts."""
     token_delay_ms: Annotated[float, Field(ge=0)] = 0.0
     prefill_delay_ms: Annotated[float, Field(ge=0)] = 0.0
 
@@ -70,7 +74,7 @@ def load_fake_engine(
     config = _read_object(model / "config.json")
     limit = config.get("max_position_embeddings")
     return FakeEngine(
-        [tokenizer.encode(reply, add_special_tokens=False).ids for reply in script.replies],
+        _say(script, tokenizer),
         vocab_size=tokenizer.get_vocab_size(),
         stop_token_ids=_stop_token_ids(model, config),
         context_length=context_length or (limit if isinstance(limit, int) else 4096),
@@ -79,6 +83,21 @@ def load_fake_engine(
         max_batch=max_batch,
         max_queued_requests=max_queued_requests,
     )
+
+
+def _say(script: FakeScript, tokenizer: Tokenizer) -> Script:
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    in_turn = in_order([encode(reply) for reply in script.replies])
+    answers = {text: encode(reply) for text, reply in script.answers.items()}
+
+    def say(request: GenerationRequest) -> Sequence[int]:
+        prompt = tokenizer.decode(request.prompt_ids, skip_special_tokens=False) if answers else ""
+        said = [(prompt.rfind(text) + len(text), len(text), text) for text in answers if text in prompt]
+        return answers[max(said)[2]] if said else in_turn(request)
+
+    return say
 
 
 def _stop_token_ids(model: Path, config: dict[str, object]) -> frozenset[int]:

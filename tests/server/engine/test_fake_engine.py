@@ -137,6 +137,24 @@ async def test_a_script_file_speaks_in_the_models_tokens(tmp_path: Path) -> None
     assert [event.token_id for event in await read(engine, request())] == [*encode("Hi!"), END_OF_TURN]
 
 
+async def test_answers_go_by_what_stands_last_in_the_prompt(tmp_path: Path) -> None:
+    answers = {"weather": "Rain.", "weather tomorrow": "Sun.", "thanks": "Welcome!"}
+    script = FakeScript.read(write_script(tmp_path / "script.json", "Hi!", answers=answers))
+    engine = load_fake_engine(write_fake_model(tmp_path), script)
+    await engine.start()
+    said = {
+        "the weather": "Rain.",
+        "the weather tomorrow": "Sun.",
+        "the weather tomorrow? thanks": "Welcome!",
+        "thanks, and the weather": "Rain.",
+        "hello": "Hi!",
+    }
+    for prompt, reply in said.items():
+        asked = GenerationRequest("r", tuple(encode(prompt)), SamplingParams(100))
+        events = await read(engine, asked)
+        assert [event.token_id for event in events] == [*encode(reply), END_OF_TURN]
+
+
 async def test_without_a_script_there_is_a_reply(tmp_path: Path) -> None:
     engine = load_fake_engine(write_fake_model(tmp_path), FakeScript.read(None), context_length=30)
     assert (await engine.start()).context_length == 30
@@ -145,7 +163,16 @@ async def test_without_a_script_there_is_a_reply(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [None, b"", b"[]", b'{"replies": []}', b'{"replies": "Hi"}', b'{"delay": 1}', b'{"replies": [1]}'],
+    [
+        None,
+        b"",
+        b"[]",
+        b'{"replies": []}',
+        b'{"replies": "Hi"}',
+        b'{"delay": 1}',
+        b'{"replies": [1]}',
+        b'{"answers": {"": "Hi"}}',
+    ],
 )
 def test_a_bad_script_is_named(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "script.json"
