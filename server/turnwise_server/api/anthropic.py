@@ -24,7 +24,6 @@ from turnwise_server.api.anthropic_reply import (
 from turnwise_server.api.anthropic_request import (
     CountTokensRequest,
     MessagesRequest,
-    client_messages,
     messages_turn,
     parse_count_request,
     parse_messages_request,
@@ -36,6 +35,7 @@ from turnwise_server.api.respond import json_response
 from turnwise_server.api.served_models import ServedModel
 from turnwise_server.api.services import new_id
 from turnwise_server.chat.turn import PreparedTurn
+from turnwise_server.errors import RequestError
 
 router = APIRouter()
 
@@ -91,20 +91,28 @@ def _prepare(admission: Admission) -> tuple[bool, ServedModel, PreparedTurn]:
     settings = admission.services.settings
     request = parse_messages_request(admission.body, max_messages=settings.max_messages)
     model = admission.hold_model(request.model, streams=bool(request.stream))
+    prompt = request.prompt
     turn = messages_turn(
         request,
+        prompt.messages,
         id=new_id("msg_"),
         tenant=admission.record.key_id,
         default_truncation=settings.truncation,
     )
-    return bool(request.stream), model, model.chat.prepare(turn)
+    try:
+        return bool(request.stream), model, model.chat.prepare(turn)
+    except RequestError as error:
+        raise prompt.in_own_words(error) from error
 
 
 def _count(admission: Admission) -> int:
     request = parse_count_request(admission.body, max_messages=admission.services.settings.max_messages)
     chat = admission.hold_model(request.model).chat
-    tools = tool_use(request.tools or (), request.tool_choice)
-    return len(chat.render(client_messages(request), request.end, tools))
+    tools, prompt = tool_use(request.tools or (), request.tool_choice), request.prompt
+    try:
+        return len(chat.render(prompt.messages, request.end, tools))
+    except RequestError as error:
+        raise prompt.in_own_words(error) from error
 
 
 async def _body(reply: Reply) -> bytes:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, Tag
+from pydantic import AfterValidator, Field
 
+from turnwise_server.api.anthropic_messages import Blocks, Prompt, TurnMessage, make_prompt
 from turnwise_server.api.anthropic_tools import RequestTool, ToolChoice, tool_use
-from turnwise_server.api.chat_request import MAX_PARTS, check_message_count
+from turnwise_server.api.chat_request import check_message_count
 from turnwise_server.api.sampling_request import Count, Label, ModelName, StopString, Unsupported
 from turnwise_server.api.tool_request import MAX_TOOLS
 from turnwise_server.api.validation import (
     Decimal,
     RequestModel,
-    Text,
     fault,
-    missing_parameter,
-    string_or_array,
     validate,
 )
-from turnwise_server.chat.messages import ClientMessage, ContentPart
+from turnwise_server.chat.messages import ClientMessage
 from turnwise_server.chat.structured import json_schema_grammar
 from turnwise_server.chat.template import PromptEnd
-from turnwise_server.chat.tools import ToolCall
 from turnwise_server.chat.turn import Truncation, TurnRequest
 from turnwise_server.errors import RequestError
 
@@ -49,47 +45,6 @@ def _no_thread(value: object) -> object:
         "thread_unsupported_request",
         "Unsupported parameter: '{param}': this server keeps no threads. Send the whole conversation.",
     )
-
-
-class ResultBlock(RequestModel):
-    """A part of what a tool gave back."""
-
-    type: Label
-    text: Text | None = None
-
-
-class RequestBlock(RequestModel):
-    """A block of a message: text, a call of a tool, or what it gave back."""
-
-    type: Label
-    text: Text | None = None
-    id: Label | None = None
-    name: Label | None = None
-    input: dict[str, object] | None = None
-    tool_use_id: Label | None = None
-    content: (
-        Annotated[
-            Annotated[Text, Tag("string")]
-            | Annotated[list[ResultBlock], Field(max_length=MAX_PARTS, fail_fast=True), Tag("array")],
-            string_or_array("objects"),
-        ]
-        | None
-    ) = None
-    is_error: bool | None = None
-
-
-Blocks = Annotated[
-    Annotated[Text, Tag("string")]
-    | Annotated[list[RequestBlock], Field(max_length=MAX_PARTS, fail_fast=True), Tag("array")],
-    string_or_array("objects"),
-]
-
-
-class TurnMessage(RequestModel):
-    """A message of the conversation so far."""
-
-    role: Literal["user", "assistant", "system"]
-    content: Blocks
 
 
 class OutputFormat(RequestModel):
@@ -124,6 +79,15 @@ class CountTokensRequest(RequestModel):
     output_config: OutputConfig | None = None
     cache_control: dict[str, object] | None = None
     thread: Annotated[object, AfterValidator(_no_thread)] = None
+
+    @property
+    def prompt(self) -> Prompt:
+        """What the model reads.
+
+        Raises:
+            RequestError: a block is incomplete, or of a kind that this server does not have.
+        """
+        return make_prompt(self.system, self.messages)
 
     @property
     def end(self) -> PromptEnd:
@@ -172,6 +136,7 @@ def parse_messages_request(body: Mapping[str, object], *, max_messages: int) -> 
 
 def messages_turn(
     request: MessagesRequest,
+    messages: tuple[ClientMessage, ...],
     *,
     id: str,  # noqa: A002 - the field's name on the wire
     tenant: str,
@@ -180,11 +145,11 @@ def messages_turn(
     """Return what the chat layer has to do.
 
     Raises:
-        RequestError: a block or a tool is incomplete, or of a kind that this server does not have.
+        RequestError: a tool is incomplete, or replies cannot be held to the form.
     """
     return TurnRequest(
         id=id,
-        messages=client_messages(request),
+        messages=messages,
         end=request.end,
         tenant=tenant,
         max_tokens=request.max_tokens,
@@ -209,78 +174,3 @@ def _grammar(request: MessagesRequest) -> str | None:
             code="invalid_value",
         )
     return json_schema_grammar(form.json_schema, param="output_config.format.schema")
-
-
-def client_messages(request: CountTokensRequest) -> tuple[ClientMessage, ...]:
-    """Return the system text and the messages as the chat layer knows them.
-
-    Raises:
-        RequestError: a block is incomplete, or of a kind that this server does not have.
-    """
-    system = [] if request.system is None else [TurnMessage(role="system", content=request.system)]
-    found = [message for each in system for message in _messages(each, "system")]
-    for index, turn in enumerate(request.messages):
-        found += _messages(turn, f"messages[{index}].content")
-    return tuple(found)
-
-
-def _messages(turn: TurnMessage, path: str) -> Iterable[ClientMessage]:
-    """Cut a message where it holds results of tools, which are messages of their own elsewhere."""
-    if isinstance(turn.content, str):
-        yield ClientMessage(turn.role, turn.content)
-        return
-    parts: list[ContentPart] = []
-    calls: list[ToolCall] = []
-    for index, block in enumerate(turn.content):
-        at = f"{path}[{index}]"
-        match turn.role, block.type:
-            case _, "text":
-                parts.append(_text_part(block, at))
-            case "assistant", "tool_use":
-                calls.append(_call(block, at))
-            case "user", "tool_result":
-                if parts:
-                    yield ClientMessage("user", tuple(parts))
-                    parts = []
-                yield _result(block, at)
-            case role, kind:
-                raise _unsupported(kind, f"{at}.type", f"messages with the role {role!r}")
-    if parts or calls or not turn.content:
-        yield ClientMessage(turn.role, tuple(parts), tool_calls=tuple(calls))
-
-
-def _text_part(block: RequestBlock | ResultBlock, path: str) -> ContentPart:
-    if block.text is None:
-        raise missing_parameter(f"{path}.text")
-    return ContentPart("text", block.text)
-
-
-def _call(block: RequestBlock, path: str) -> ToolCall:
-    if block.id is None:
-        raise missing_parameter(f"{path}.id")
-    if block.name is None:
-        raise missing_parameter(f"{path}.name")
-    if block.input is None:
-        raise missing_parameter(f"{path}.input")
-    return ToolCall(block.id, block.name, json.dumps(block.input, ensure_ascii=False))
-
-
-def _result(block: RequestBlock, path: str) -> ClientMessage:
-    if block.tool_use_id is None:
-        raise missing_parameter(f"{path}.tool_use_id")
-    content = block.content or ""
-    if isinstance(content, str):
-        return ClientMessage("tool", content, tool_call_id=block.tool_use_id)
-    for index, part in enumerate(content):
-        if part.type != "text":
-            raise _unsupported(part.type, f"{path}.content[{index}].type", "results of tools")
-    parts = tuple(_text_part(part, f"{path}.content[{index}]") for index, part in enumerate(content))
-    return ClientMessage("tool", parts, tool_call_id=block.tool_use_id)
-
-
-def _unsupported(kind: str, param: str, place: str) -> RequestError:
-    return RequestError(
-        f"Unsupported value: '{param}' does not support {kind!r} in {place}: this model reads text only.",
-        param=param,
-        code="unsupported_value",
-    )

@@ -277,6 +277,15 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "messages[0].content[0].content[0].type",
         "unsupported_value",
     ),
+    (
+        {
+            "system": "a",
+            "messages": [*HELLO, {"role": "user", "content": [{"type": "text", "text": "a"}, RESULT]}],
+        },
+        "messages[1].content[1].type",
+        "unsupported_value",
+    ),
+    ({"system": "a", "messages": [*HELLO, USED, *HELLO]}, "messages[1].content", "unsupported_parameter"),
     ({"system": [{"type": "image"}]}, "system[0].type", "unsupported_value"),
     ({"system": 5}, "system", "invalid_type"),
     ({"temperature": 1.5}, "temperature", "decimal_above_max_value"),
@@ -329,6 +338,15 @@ async def test_what_cannot_be_served_is_refused_by_name(body: dict[str, Any], pa
     assert error["type"] == "invalid_request_error"
     assert error["details"] == {"error_code": code, "param": param}
     assert error["message"]
+
+
+async def test_a_result_of_no_call_is_refused_by_its_place() -> None:
+    messages = [*HELLO, USED, {"role": "user", "content": [RESULT, RESULT | {"tool_use_id": "toolu_2"}]}]
+    async with fake_server(template=HERMES) as server:
+        for path in ("/v1/messages", "/v1/messages/count_tokens"):
+            error = (await ask(server, path, messages=messages, system="a")).json()["error"]
+            assert error["details"]["param"] == "messages[2].content[1].tool_use_id"
+            assert "messages[2].content[1].tool_use_id" in error["message"]
 
 
 async def test_without_a_limit_on_the_reply_nothing_is_written() -> None:
