@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from turnwise_server.api.errors import shorten
 from turnwise_server.api.served_models import ServedModel
 from turnwise_server.chat.model import ChatModel
 from turnwise_server.config import Settings
 from turnwise_server.engine.base import Engine
+from turnwise_server.errors import CheckpointError
 
 
 async def load_model(settings: Settings, name: str, source: str) -> ServedModel:
@@ -18,6 +20,13 @@ async def load_model(settings: Settings, name: str, source: str) -> ServedModel:
         ConfigurationError: the model cannot be served; nothing of it is left behind.
         EngineDeadError: the engine ended while it loaded.
     """
+    try:
+        return await _load(settings, name, source)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {shorten(source)!r}: {error.strerror or error}") from error
+
+
+async def _load(settings: Settings, name: str, source: str) -> ServedModel:
     engine = make_engine(settings, source)
     try:
         info = await engine.start()

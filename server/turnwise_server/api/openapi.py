@@ -23,8 +23,7 @@ _REF = "#/components/schemas/{model}"
 
 def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Declare the statuses that a route may fail with; all carry the error object."""
-    declared: list[int | str] = [*statuses, "default"]
-    return {status: {"model": ErrorBody} for status in declared}
+    return {status: {"model": ErrorBody} for status in statuses}
 
 
 def describe_json_body(model: type[BaseModel]) -> dict[str, Any]:
@@ -35,7 +34,13 @@ def describe_json_body(model: type[BaseModel]) -> dict[str, Any]:
 
 def describe_stream(frame: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """Declare that a route may answer with server-sent events, and what one of them holds."""
-    return {200: {"content": {"text/event-stream": {"schema": _schema(frame)}}}}
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": _schema(frame)}
+    event = {
+        "type": "object",
+        "properties": {"event": {"type": "string"}, "data": data},
+        "required": ["data"],
+    }
+    return {200: {"content": {"text/event-stream": {"itemSchema": event}}}}
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -45,11 +50,11 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 @router.get("/openapi.json", responses=describe_errors(401, 403, 500))
 async def openapi_document(request: Request) -> Response:
     """Describe every route."""
-    return json_response(_document(request.app))
+    return json_response(document_of(request.app))
 
 
 @lru_cache(maxsize=1)
-def _document(app: FastAPI) -> dict[str, Any]:
+def document_of(app: FastAPI) -> dict[str, Any]:
     """Return the OpenAPI document of the application."""
     content = get_openapi(
         title="Turnwise",
@@ -57,10 +62,14 @@ def _document(app: FastAPI) -> dict[str, Any]:
         description="A chat server that speaks the OpenAI API.",
         routes=app.routes,
     )
-    _share_schemas(content["paths"], content["components"]["schemas"])
+    schemas = content["components"]["schemas"]
+    _share_schemas(content["paths"], schemas)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
     content["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for path, operations in content["paths"].items():
         for operation in operations.values():
+            operation["responses"].pop("422", None)  # FastAPI's own, which this server never sends
             if path not in OPEN_PATHS:
                 operation["security"] = [{"key": []}, {}]
     return content
@@ -73,10 +82,11 @@ def _share_schemas(node: Any, schemas: dict[str, Any]) -> None:
             _share_schemas(value, schemas)
     if not isinstance(node, dict):
         return
-    own = node.get("schema")
-    if isinstance(own, dict) and own.get("type") == "object" and "title" in own:
-        schemas.update(own.pop("$defs", {}))
-        schemas[own["title"]] = own
-        node["schema"] = {"$ref": _REF.format(model=own["title"])}
+    for place in ("schema", "contentSchema"):
+        own = node.get(place)
+        if isinstance(own, dict) and own.get("type") == "object" and "title" in own:
+            schemas.update(own.pop("$defs", {}))
+            schemas[own["title"]] = own
+            node[place] = {"$ref": _REF.format(model=own["title"])}
     for value in node.values():
         _share_schemas(value, schemas)

@@ -108,7 +108,7 @@ def _drop_oldest(conversation: Conversation, window: Window, counts: TokenCounts
 def split_exchanges(turns: tuple[Message, ...]) -> list[tuple[Message, ...]]:
     """Cut turns before every user turn; joined again they are the same turns."""
     starts = [index for index, turn in enumerate(turns) if turn.role == "user" or index == 0]
-    ends = [*starts[1:], len(turns)]
+    ends = [*starts, len(turns)][1:]
     return [turns[start:end] for start, end in zip(starts, ends, strict=True)]
 
 

@@ -309,3 +309,10 @@ async def test_messages_may_come_in_parts_and_in_every_role() -> None:
     ]
     async with fake_server() as server:
         assert (await server.chat(messages=messages)).status_code == 200
+
+
+@pytest.mark.parametrize("truncation", ["auto", "disabled"])
+async def test_instructions_alone_are_a_conversation(truncation: str) -> None:
+    async with fake_server("Hi!") as server:
+        reply = await server.chat(messages=[{"role": "system", "content": "Greet."}], truncation=truncation)
+    assert reply.status_code == 200

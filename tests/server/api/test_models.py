@@ -94,6 +94,13 @@ async def test_a_checkpoint_that_cannot_be_loaded_leaves_the_old_one_serving(tmp
     assert [model["id"] for model in listed] == ["test"]
 
 
+async def test_a_path_that_no_file_system_takes_is_an_error_like_any_other(checkpoint: Path) -> None:
+    async with serving(checkpoint, "old") as server:
+        failed = await load(server, Path("0" * 4096))
+    assert (failed.status_code, failed.json()["error"]["code"]) == (400, "model_not_loaded")
+    assert len(failed.text) < 1000
+
+
 async def test_a_new_name_adds_a_model_and_delete_takes_it_out(checkpoint: Path) -> None:
     async with serving(checkpoint, "old") as server:
         assert (await load(server, checkpoint, model="org/next")).status_code == 200
