@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from turnwise_server.chat.stop_strings import StopStringMatcher
+from turnwise_server.chat.token_text import TokenBytes
 
 T = TypeVar("T")
 
@@ -31,10 +33,16 @@ class Detokenizer(Generic[T]):
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, stops: Sequence[str] = (), *, visible: Collection[int] = ()
+        self,
+        tokenizer: Tokenizer,
+        token_bytes: TokenBytes,
+        stops: Sequence[str] = (),
+        *,
+        visible: Collection[int] = (),
     ) -> None:
         """Control tokens are no text, but for the `visible` ones, which stand for their names."""
         self._tokenizer = tokenizer
+        self._token_bytes = token_bytes
         self._visible = visible
         self._stream = DecodeStream(skip_special_tokens=True)
         self._matcher = StopStringMatcher(stops)
@@ -88,9 +96,12 @@ class Detokenizer(Generic[T]):
         return text
 
     def _unfinished(self) -> str:
-        """Text that the stream waits with, without the bytes of a character that will not be completed."""
-        text = self._tokenizer.decode(self._held_ids, skip_special_tokens=True)
-        return str(text).rstrip("\N{REPLACEMENT CHARACTER}")
+        """Text that the stream waits with, without the bytes of a character that will not be completed.
+
+        A replacement character that the model wrote stays: only bytes tell it from half a character.
+        """
+        data = b"".join(self._token_bytes(held) for held in self._held_ids if not self._is_silent(held))
+        return codecs.getincrementaldecoder("utf-8")("replace").decode(data)
 
     def _release(self, text: str) -> Piece[T]:
         self._released += len(text)

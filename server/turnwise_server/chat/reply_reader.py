@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from turnwise_server.chat.call_plan import CallPlan
 from turnwise_server.chat.detokenizer import Detokenizer, Piece
 from turnwise_server.chat.stop_strings import StopStringMatcher
+from turnwise_server.chat.token_text import TokenBytes
 from turnwise_server.chat.tool_calls import CallDelta, Output
 
 T = TypeVar("T")
@@ -60,16 +61,20 @@ class ReplyReader(Protocol[T]):
         ...
 
 
-def reply_reader(tokenizer: Tokenizer, stops: Sequence[str], plan: CallPlan | None) -> ReplyReader[T]:
+def reply_reader(
+    tokenizer: Tokenizer, token_bytes: TokenBytes, stops: Sequence[str], plan: CallPlan | None
+) -> ReplyReader[T]:
     """Return a reader for one choice of a reply that may call tools, if there is a plan for that."""
-    return TextReader(tokenizer, stops) if plan is None else CallReader(tokenizer, stops, plan)
+    if plan is None:
+        return TextReader(tokenizer, token_bytes, stops)
+    return CallReader(tokenizer, token_bytes, stops, plan)
 
 
 class TextReader(Generic[T]):
     """Reads a reply that is nothing but content."""
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
-        self._detokenizer: Detokenizer[T] = Detokenizer(tokenizer, stops)
+    def __init__(self, tokenizer: Tokenizer, token_bytes: TokenBytes, stops: Sequence[str]) -> None:
+        self._detokenizer: Detokenizer[T] = Detokenizer(tokenizer, token_bytes, stops)
         self.calls = 0
 
     @property
@@ -103,8 +108,10 @@ class CallReader(Generic[T]):
     its token's text is settled, with whatever leaves then.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], plan: CallPlan) -> None:
-        self._detokenizer: Detokenizer[T] = Detokenizer(tokenizer, visible=plan.control_ids)
+    def __init__(
+        self, tokenizer: Tokenizer, token_bytes: TokenBytes, stops: Sequence[str], plan: CallPlan
+    ) -> None:
+        self._detokenizer: Detokenizer[T] = Detokenizer(tokenizer, token_bytes, visible=plan.control_ids)
         self._parser = plan.parser()
         self._stops = StopStringMatcher(stops)
         self._notes: deque[tuple[int, T]] = deque()

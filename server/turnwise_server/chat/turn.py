@@ -219,7 +219,9 @@ class Turn:
 
     async def _choice(self, index: int) -> AsyncIterator[TurnEvent]:
         generation = self._generations[index]
-        reader: ReplyReader[TokenText] = reply_reader(self._tokenizer, self._stop, self._calls)
+        reader: ReplyReader[TokenText] = reply_reader(
+            self._tokenizer, self._token_bytes, self._stop, self._calls
+        )
         async for event in generation:
             self.cached_tokens = max(self.cached_tokens, event.cached_tokens)
             self.completion_tokens += 1

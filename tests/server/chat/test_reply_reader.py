@@ -11,6 +11,7 @@ from turnwise_server.chat.call_plan import CallPlan, plan_calls
 from turnwise_server.chat.detokenizer import Piece
 from turnwise_server.chat.reply_reader import CallReader, ReplyPiece
 from turnwise_server.chat.template import ChatTemplate
+from turnwise_server.chat.token_text import token_bytes
 from turnwise_server.chat.tools import Tool, ToolUse
 
 TOKENIZERS = {
@@ -34,7 +35,8 @@ def plan(name: str = "hermes", **use: object) -> CallPlan:
 
 
 def reader(name: str = "hermes", stops: tuple[str, ...] = (), **use: object) -> CallReader[int]:
-    return CallReader(TOKENIZERS[name].backend_tokenizer, stops, plan(name, **use))
+    tokenizer = TOKENIZERS[name]
+    return CallReader(tokenizer.backend_tokenizer, token_bytes(tokenizer), stops, plan(name, **use))
 
 
 def encode(text: str, name: str = "hermes") -> list[int]:
