@@ -21,7 +21,13 @@ from turnwise_server.auth import KeyRing, hash_key
 
 ADA, BOB, EVE = (f"tw-{name}-0123456789abcdef" for name in ("ada", "bob", "eve"))
 RING = KeyRing([hash_key(ADA, "ada rpm=2"), hash_key(BOB, "bob tpm=200 concurrent=1"), hash_key(EVE)])
-FREE_POSTS = {"/v1/tokenize", "/v1/detokenize", "/v1/apply-template", "/v1/responses/input_tokens"}
+FREE_POSTS = {
+    "/v1/tokenize",
+    "/v1/detokenize",
+    "/v1/apply-template",
+    "/v1/responses/input_tokens",
+    "/v1/messages/count_tokens",
+}
 """Routes that read a body and generate nothing."""
 
 

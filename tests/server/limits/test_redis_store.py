@@ -69,18 +69,20 @@ async def enters(allowance: Allowance) -> bool:
 
 
 async def test_it_decides_as_the_store_in_memory_does(store: RedisStore) -> None:
+    """Amounts are so large beside what leaks in a second that a slow machine decides alike."""
     memory = MemoryStore(lambda: 0.0)
+    refusals = set()
     for step in range(60):
-        asked = account(str(step), rpm=40, tpm=1000, concurrent=7)
-        taken = {"requests": 1, "tokens": step * 7 % 90, "slot": step % 3 == 0}
+        asked = account(str(step), rpm=1000, tpm=10_000, concurrent=5)
+        taken = {"requests": 100, "tokens": step % 4 * 1000, "slot": step % 2 == 0}
         expected = await memory.take(asked, **taken)  # type: ignore[arg-type]  # of three types
         found = await store.take(asked, **taken)  # type: ignore[arg-type]
         assert found.refused_by == expected.refused_by
-        assert found.requests == pytest.approx(expected.requests, abs=2)
-        assert found.tokens == pytest.approx(expected.tokens, abs=50)
-        if step % 4 == 0:
+        refusals.add(expected.refused_by)
+        if step % 5 == 0:
             for each in (memory, store):
-                await each.give_back(asked, tokens=5)
+                await each.give_back(asked, tokens=1000)
+    assert refusals == {None, "requests", "tokens", "concurrent"}
 
 
 async def test_two_replicas_share_one_limit_to_the_last_request(redis: RedisServer) -> None:
