@@ -26,7 +26,7 @@ from turnwise_server.store.base import CompletionQuery, StoredCompletion
 
 router = APIRouter()
 
-STORED_PARAMS = {
+STORED_PARAMS = (
     "temperature",
     "top_p",
     "presence_penalty",
@@ -35,7 +35,7 @@ STORED_PARAMS = {
     "tools",
     "tool_choice",
     "response_format",
-}
+)
 """What a stored completion says of its request."""
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -61,7 +61,8 @@ async def keep_completion(reply: Reply, chat: ChatCompletionRequest, body: bytes
         StoreError: it cannot be stored.
     """
     record, storage = reply.record, reply.services.storage
-    asked = chat.model_dump(mode="json", include=STORED_PARAMS)
+    sent = chat.model_dump(mode="json", include=set(STORED_PARAMS), exclude_unset=True, by_alias=True)
+    asked = dict.fromkeys(STORED_PARAMS) | sent
     extra = encode_json({"request_id": record.request_id, "input_user": chat.user} | asked)
     completion = StoredCompletion(
         id=reply.prepared.id,
@@ -187,7 +188,7 @@ def _json(completion: StoredCompletion) -> str:
 
 def _message_json(message: RequestMessage) -> str:
     """Write a message as OpenAI stores it: the text of its parts, and the parts themselves."""
-    sent = message.model_dump(mode="json", exclude_none=True)
+    sent = message.model_dump(mode="json", exclude_none=True, by_alias=True)
     content, parts = sent.get("content"), None
     if isinstance(content, list):
         parts = content

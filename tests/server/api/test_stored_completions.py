@@ -78,6 +78,15 @@ async def test_a_streamed_reply_is_stored_as_the_whole_reply_it_adds_up_to(serve
     assert set(whole) < set(found)
 
 
+async def test_structured_parameters_are_stored_as_they_were_sent() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    sent = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    async with fake_server('{"a":1}') as server:
+        id_ = await stored_id(server, response_format=sent)
+        found = (await server.client.get(f"{ROUTE}/{id_}")).json()
+    assert found["response_format"] == sent
+
+
 async def test_a_stream_says_done_only_when_its_reply_is_stored(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
