@@ -56,9 +56,17 @@ def _objects(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
             "additionalProperties": False,
         }
     )
-    return closed | st.builds(
-        build, st.dictionaries(NAMES, inner, max_size=1), st.just(1), inner | st.just(False)
+    patterned = inner.map(
+        lambda schema: {
+            "type": "object",
+            "patternProperties": {"^[ab]{1,2}$": schema},
+            "additionalProperties": False,
+            "minProperties": 1,
+            "maxProperties": 2,
+        }
     )
+    opened = st.builds(build, st.dictionaries(NAMES, inner, max_size=1), st.just(1), inner | st.just(False))
+    return closed | patterned | opened
 
 
 def _arrays(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
@@ -85,7 +93,20 @@ def _combined(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
         inner,
         inner,
     )
-    return choices.map(lambda schemas: {"anyOf": schemas}) | merged
+    tagged = st.lists(inner, min_size=1, max_size=3).map(
+        lambda schemas: {
+            "oneOf": [
+                {
+                    "type": "object",
+                    "properties": {"kind": {"const": f"kind {number}"}, "value": schema},
+                    "required": ["kind", "value"],
+                    "maxProperties": 2,
+                }
+                for number, schema in enumerate(schemas)
+            ]
+        }
+    )
+    return choices.map(lambda schemas: {"anyOf": schemas}) | merged | tagged
 
 
 def _recursive(inner: Schema) -> Schema:
@@ -105,6 +126,12 @@ def _recursive(inner: Schema) -> Schema:
     }
 
 
-SCHEMAS: st.SearchStrategy[Schema] = st.recursive(
+_ANY: st.SearchStrategy[Schema] = st.recursive(
     LEAVES, lambda inner: _objects(inner) | _arrays(inner) | _combined(inner), max_leaves=6
 ) | LEAVES.map(_recursive)
+
+
+@st.composite
+def schemas(draw: st.DrawFn) -> Schema:
+    """Draw a schema. A function, because the strategy spelled out is too long for Hypothesis to print."""
+    return draw(_ANY)

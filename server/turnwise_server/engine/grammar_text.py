@@ -45,7 +45,7 @@ def _reason(error: str) -> str:
     if error.startswith("NoExtension"):
         return "nothing that can be written is valid"
     if "oneOf" in error:
-        return "'oneOf' is supported only where no value can match two of its schemas; use 'anyOf'"
+        return "'oneOf' is supported only where types or constant texts tell its schemas apart; use 'anyOf'"
     regex_fault = error.rpartition("\nerror: ")[2] if "regex parse error" in error else error
     return _PLACE.sub("", regex_fault.partition("\n")[0])[:300].rstrip(".")
 

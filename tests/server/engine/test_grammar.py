@@ -16,7 +16,7 @@ from llguidance import LLMatcher
 from tokenizers import Tokenizer
 
 from support.core_driver import Driver, new_driver, random_prompt
-from support.json_schemas import SCHEMAS, Schema
+from support.json_schemas import Schema, schemas
 from support.tiny_checkpoints import write_tiny_checkpoint
 from turnwise_server.chat.structured import json_object_grammar, json_schema_grammar
 from turnwise_server.engine.base import FinishReason, GenerationRequest, SamplingParams
@@ -64,16 +64,16 @@ def reply(driver: Driver, tokenizer: Tokenizer, key: int) -> tuple[str, FinishRe
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(schemas=st.lists(SCHEMAS, min_size=1, max_size=6), seed=st.integers(0, 2**32))
+@given(forms=st.lists(schemas(), min_size=1, max_size=6), seed=st.integers(0, 2**32))
 def test_promise_08_what_stops_by_itself_is_valid_under_its_schema(
-    schemas: list[Schema], seed: int, driver: Driver, tokenizer: Tokenizer
+    forms: list[Schema], seed: int, driver: Driver, tokenizer: Tokenizer
 ) -> None:
     keys = [
         driver.submit(random_prompt(8, seed + at), held(schema, seed + at, temperature=0.5 + at))
-        for at, schema in enumerate(schemas)
+        for at, schema in enumerate(forms)
     ]
     driver.finish()
-    for key, schema in zip(keys, schemas, strict=True):
+    for key, schema in zip(keys, forms, strict=True):
         text, reason = reply(driver, tokenizer, key)
         assert key not in driver.errors
         if reason is FinishReason.STOP:
