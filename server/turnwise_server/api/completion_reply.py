@@ -9,7 +9,6 @@ from typing import Literal
 from pydantic import BaseModel
 
 from turnwise_server.api.chat_reply import ReplyIdentity
-from turnwise_server.api.sse import data_frame
 from turnwise_server.api.wire import Usage, encode_json
 from turnwise_server.chat.turn import ChoiceFinished, TextDelta, TokenText, TurnEvent
 
@@ -86,33 +85,40 @@ class WholeText:
 
 
 class TextFrames:
-    """Writes the frames of a streamed reply."""
+    """Writes the frames of a streamed reply. What does not change is encoded once."""
 
     def __init__(self, identity: ReplyIdentity, *, includes_usage: bool) -> None:
-        self._identity = identity
-        self._left_out = set() if includes_usage else {"usage"}
+        whole = encode_json(_completion(identity, [], None).model_dump())
+        head, _, tail = whole.partition(b'[],"usage":null')
+        self._head = b"data: " + head + b"["
+        self._null_usage = b'],"usage":null' if includes_usage else b"]"
+        self._tail = tail + b"\n\n"
 
     def echo(self, index: int, text: str) -> bytes:
         """Return the frame that gives a prompt back."""
-        return self._frame([TextChoice(text=text, index=index, logprobs=None, finish_reason=None)])
+        return self._frame(index, text)
 
     def event(self, event: TurnEvent) -> bytes:
         """Return the frame of one event."""
-        choice = TextChoice(text="", index=event.index, logprobs=None, finish_reason=None)
         if isinstance(event, TextDelta):
-            choice.text = event.text
-            choice.logprobs = text_logprobs(event.logprobs) if event.logprobs else None
-        elif isinstance(event, ChoiceFinished):
-            choice.finish_reason = _finish_reason(event)
-        return self._frame([choice])
+            logprobs = text_logprobs(event.logprobs).model_dump() if event.logprobs else None
+            return self._frame(event.index, event.text, logprobs)
+        reason = _finish_reason(event) if isinstance(event, ChoiceFinished) else None
+        return self._frame(event.index, finish_reason=reason)
 
     def usage(self, usage: Usage) -> bytes:
         """Return the last frame of a reply whose client asked for usage."""
-        return self._frame([], usage)
+        return self._head + b'],"usage":' + encode_json(usage.model_dump()) + self._tail
 
-    def _frame(self, choices: list[TextChoice], usage: Usage | None = None) -> bytes:
-        completion = _completion(self._identity, choices, usage)
-        return data_frame(encode_json(completion.model_dump(exclude=self._left_out)))
+    def _frame(
+        self,
+        index: int,
+        text: str = "",
+        logprobs: dict[str, object] | None = None,
+        finish_reason: str | None = None,
+    ) -> bytes:
+        choice = {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish_reason}
+        return self._head + encode_json(choice) + self._null_usage + self._tail
 
 
 def _completion(identity: ReplyIdentity, choices: list[TextChoice], usage: Usage | None) -> TextCompletion:
