@@ -11,10 +11,9 @@ from pydantic import Field, Tag
 from turnwise_server.api.response_format import format_grammar
 from turnwise_server.api.response_items import InputItem
 from turnwise_server.api.response_tools import FlatTool, FlatToolChoice, TextFormat, flat
-from turnwise_server.api.sampling_request import MAX_SEED, MAX_TOKENS, Label, Penalty, Unsupported
+from turnwise_server.api.sampling_request import MAX_TOKENS, Label, TokenChoice, Unsupported
 from turnwise_server.api.tool_request import MAX_TOOLS, tool_use
 from turnwise_server.api.validation import (
-    Decimal,
     Metadata,
     NoNul,
     RequestModel,
@@ -113,7 +112,7 @@ class PromptRequest(RequestModel):
         )
 
 
-class ResponseRequest(PromptRequest):
+class ResponseRequest(PromptRequest, TokenChoice):
     """OpenAI's parameters, and the sampling extensions of other servers."""
 
     stream: bool | None = None
@@ -122,17 +121,8 @@ class ResponseRequest(PromptRequest):
     store: bool | None = None
     metadata: Metadata | None = None
     max_output_tokens: Annotated[int, Field(ge=MIN_OUTPUT_TOKENS, le=MAX_TOKENS)] | None = None
-    temperature: Annotated[Decimal, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[Decimal, Field(ge=0, le=1)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     include: Annotated[list[Includable], Field(max_length=16)] | None = None
-
-    top_k: Annotated[int, Field(ge=-1, le=MAX_TOKENS)] | None = None
-    min_p: Annotated[Decimal, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[Decimal, Field(gt=0, le=10)] | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
 
     prompt: Unsupported = None
     context_management: Unsupported = None
@@ -167,19 +157,12 @@ class ResponseRequest(PromptRequest):
         Raises:
             RequestError: tools, their choice or the text's form cannot be served.
         """
-        return replace(
+        turn = replace(
             self.prompt_turn(messages, response_id=response_id, tenant=tenant),
             max_tokens=self.max_output_tokens or default_max_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=None if self.top_k is None else max(self.top_k, 0),
-            min_p=self.min_p or 0.0,
-            seed=self.seed,
-            presence_penalty=self.presence_penalty or 0.0,
-            frequency_penalty=self.frequency_penalty or 0.0,
-            repetition_penalty=self.repetition_penalty,
             top_logprobs=(self.top_logprobs or 0) if self.has_logprobs else None,
         )
+        return self.choosing(turn)
 
 
 def parse_response_request(body: Mapping[str, object], *, max_items: int) -> ResponseRequest:

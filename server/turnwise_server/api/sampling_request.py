@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, Tag
@@ -49,7 +50,34 @@ class StreamOptions(RequestModel):
     include_obfuscation: bool | None = None
 
 
-class SamplingRequest(RequestModel):
+class TokenChoice(RequestModel):
+    """How the next token is chosen: OpenAI's parameters, and the extensions of other servers."""
+
+    temperature: Annotated[Decimal, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Decimal, Field(ge=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    top_k: Annotated[int, Field(ge=-1, le=MAX_TOKENS)] | None = None
+    min_p: Annotated[Decimal, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[Decimal, Field(gt=0, le=10)] | None = None
+
+    def choosing(self, turn: TurnRequest) -> TurnRequest:
+        """Return the turn with what these parameters ask of the chat layer."""
+        return replace(
+            turn,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=None if self.top_k is None else max(self.top_k, 0),
+            min_p=self.min_p or 0.0,
+            seed=self.seed,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            repetition_penalty=self.repetition_penalty,
+        )
+
+
+class SamplingRequest(TokenChoice):
     """The parameters that chat and text completions share, OpenAI's and the extensions of other servers."""
 
     model: ModelName | None = None
@@ -64,11 +92,6 @@ class SamplingRequest(RequestModel):
         ]
         | None
     ) = None
-    temperature: Annotated[Decimal, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[Decimal, Field(ge=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
     logit_bias: (
         Annotated[
             dict[str, Annotated[Decimal, Field(ge=-100, le=100)]],
@@ -77,9 +100,6 @@ class SamplingRequest(RequestModel):
         ]
         | None
     ) = None
-    top_k: Annotated[int, Field(ge=-1, le=MAX_TOKENS)] | None = None
-    min_p: Annotated[Decimal, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[Decimal, Field(gt=0, le=10)] | None = None
     user: Label | None = None
 
     @property
@@ -103,19 +123,12 @@ class SamplingRequest(RequestModel):
     def sampling_turn(self, *, id: str, tenant: str) -> TurnRequest:  # noqa: A002 - the field's name on the wire
         """Return what these parameters ask of the chat layer; the caller adds what is to be answered."""
         stop = self.stop or []
-        return TurnRequest(
+        turn = TurnRequest(
             id=id,
             tenant=tenant,
             n=self.n or 1,
             max_tokens=self.max_tokens,
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=None if self.top_k is None else max(self.top_k, 0),
-            min_p=self.min_p or 0.0,
-            seed=self.seed,
-            presence_penalty=self.presence_penalty or 0.0,
-            frequency_penalty=self.frequency_penalty or 0.0,
-            repetition_penalty=self.repetition_penalty,
             logit_bias={int(token_id): bias for token_id, bias in (self.logit_bias or {}).items()},
         )
+        return self.choosing(turn)
