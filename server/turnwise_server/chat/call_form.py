@@ -107,7 +107,7 @@ def learn_tools(render: Render) -> ToolTraits | None:
 
         def body(count: int, spelling: CallSpelling = spelling) -> str | None:
             text = render([_USER, _probe_calls(spelling, count)], _PROBE_TOOLS, False)
-            return None if text is None else _between(text, prompt, reply)
+            return None if text is None else _between(text, reply)
 
         form = _learn_form(body(1), body(2))
         if form is not None and _writes_results(render, spelling):
@@ -144,10 +144,9 @@ def _writes_results(render: Render, spelling: CallSpelling) -> bool:
     return text is not None and _RESULT in text
 
 
-def _between(text: str, prompt: str, reply: str) -> str:
-    """Return what the assistant wrote: without the prompt before it and the end of turn after it."""
-    start = prompt if text.startswith(prompt) else _common_prefix(text, reply)
-    rest = text[len(start) :]
+def _between(text: str, reply: str) -> str:
+    """Return what the assistant wrote: without what stands before and after the text of a plain `reply` too."""
+    rest = text[len(_common_prefix(text, reply.partition(_TEXT)[0])) :]
     return rest[: len(rest) - len(_common_suffix(rest, reply))]
 
 

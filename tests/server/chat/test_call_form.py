@@ -46,6 +46,18 @@ FAMILIES = {
         CallForm(CallWrapper("<tool_call>\n", "\n</tool_call>", "\n")),
         CallSpelling(has_text_arguments=True, has_short_ids=False, has_content=False),
     ),
+    "thoughts before replies": (
+        HERMES.replace(
+            "{{ '<|im_start|>assistant' }}", "{{ '<|im_start|>assistant\n<think>\n\n</think>\n' }}"
+        ).replace(
+            "{% elif message.role != 'system' %}",
+            "{% elif message.role == 'assistant' %}"
+            "{{ '<|im_start|>assistant\n<think>\n\n</think>\n\n' + message.content + '<|im_end|>\n' }}"
+            "{% elif message.role != 'system' %}",
+        ),
+        CallForm(CallWrapper("<tool_call>\n", "\n</tool_call>", "\n")),
+        CallSpelling(has_text_arguments=False, has_short_ids=False, has_content=False),
+    ),
     "a list of tagged calls": (
         HERMES.replace("{% for call in", "{{ '<calls>' }}{% for call in").replace(
             "</tool_call>' }}{% endfor %}", "</tool_call>' }}{% endfor %}{{ '</calls>' }}"
