@@ -85,7 +85,8 @@ def _template_call(call: ToolCall, spelling: CallSpelling) -> dict[str, Any]:
 
 
 def _spelled_id(call_id: str, spelling: CallSpelling) -> str:
-    if not spelling.has_short_ids:
+    """Return an id as the template takes it: some want nine characters exactly, others nine at the least."""
+    if not spelling.has_short_ids and len(call_id) >= _SHORT_ID_LENGTH:
         return call_id
     return hashlib.sha256(call_id.encode()).hexdigest()[:_SHORT_ID_LENGTH]
 

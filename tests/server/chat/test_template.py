@@ -212,6 +212,13 @@ def test_ids_are_spelled_as_the_template_wants_them() -> None:
     assert f'"call_id": "{call_id}"' in text
 
 
+def test_an_id_that_is_short_for_a_template_is_spelled_longer() -> None:
+    picky = MISTRAL.replace("call.id | length != 9", "call.id | length < 9")
+    template = ChatTemplate(tool_tokenizer(picky, control_tokens=MISTRAL_TOKENS), source="x")
+    assert template.render(tool_dialogue("1"))
+    assert '"call_id": "call_of_the_client"' in template.render_text(tool_dialogue("call_of_the_client"))
+
+
 @pytest.mark.parametrize("arguments", ["", "{", "null", '"text"', "[1]", '{"a": NaN}', "{" * 5000])
 @pytest.mark.parametrize("name", TOOL_TEMPLATES)
 def test_arguments_that_are_no_object_are_rendered_as_text(name: str, arguments: str) -> None:
