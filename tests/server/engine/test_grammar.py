@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher
@@ -22,6 +23,7 @@ from turnwise_server.chat.structured import json_object_grammar, json_schema_gra
 from turnwise_server.engine.base import FinishReason, GenerationRequest, SamplingParams
 from turnwise_server.engine.grammar import MAX_KEPT_GRAMMARS, GrammarCompiler
 from turnwise_server.engine.process_engine import ProcessEngine
+from turnwise_server.engine.sampler import SamplingState, sample
 from turnwise_server.errors import GrammarError, RequestError
 
 STOP = frozenset({0, 2})
@@ -141,6 +143,22 @@ def test_no_parameter_leads_out_of_the_grammar(
         text, reason = reply(driver, tokenizer, key)
         assert reason is FinishReason.STOP
         jsonschema.validate(json.loads(text), POINT)
+
+
+def test_a_model_that_rules_out_all_that_is_allowed_still_follows_the_grammar(checkpoint: Path) -> None:
+    compiler = GrammarCompiler.load(checkpoint, vocab_size=320, stop_token_ids=STOP)
+    assert compiler is not None
+    states = []
+    for temperature in (0.0, 1.0):
+        cursor = compiler.cursor('start: "a" | "b"', STOP)
+        cursor.wait(30)
+        cursor.look()
+        params = SamplingParams(9, temperature=temperature, repetition_penalty=2.0)
+        states.append(SamplingState(params, (1,), torch.device("cpu"), cursor))
+    allowed = states[0].grammar.allowed  # type: ignore[union-attr]
+    sick = torch.where(torch.from_numpy(allowed), -torch.inf, 1.0).expand(2, -1).clone()
+    token_ids, _ = sample(sick, states)
+    assert all(allowed[token_id] for token_id in token_ids)
 
 
 def test_logprobs_are_the_models_own(driver: Driver) -> None:

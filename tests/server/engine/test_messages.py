@@ -42,6 +42,7 @@ params = st.builds(
     logit_bias=st.dictionaries(tokens, numbers, max_size=3),
     stop_token_ids=st.frozensets(tokens, max_size=3),
     top_logprobs=st.none() | st.integers(0, 20),
+    grammar=st.none() | st.text(),
 )
 requests = st.builds(
     GenerationRequest, st.text(), st.lists(tokens, max_size=20).map(tuple), params, tenant=st.text()
@@ -50,7 +51,7 @@ events = st.builds(
     TokenEvent, tokens, st.none() | st.sampled_from(FinishReason), st.none() | logprobs, st.integers(0, 9)
 )
 results = st.builds(StepResult, st.integers(0), events) | st.builds(
-    StepResult, st.integers(0), st.none(), st.text(min_size=1)
+    StepResult, st.integers(0), st.none(), st.text(min_size=1), st.booleans()
 )
 updates = st.builds(
     StepUpdate,
