@@ -89,7 +89,9 @@ class KeptResponses:
         """
         body, new = _json(response.model_dump()), _output_messages(response)
         for store in self._stores(response.id):
-            await self.storage.run(store.update, self.owner, response.id, body=body, new_messages=new)
+            update = store.update
+            if await self.storage.run(update, self.owner, response.id, body=body, new_messages=new):
+                return
 
     async def delete(self, response_id: str) -> None:
         """Delete a response; those that continue it keep what it said.
@@ -98,10 +100,10 @@ class KeptResponses:
             ApiError: 404 not_found.
             StoreError: the database cannot be changed.
         """
-        stores = self._stores(response_id)
-        deleted = [await self.storage.run(store.delete, self.owner, response_id) for store in stores]
-        if not any(deleted):
-            raise ApiError(not_found("Response", response_id))
+        for store in self._stores(response_id):
+            if await self.storage.run(store.delete, self.owner, response_id):
+                return
+        raise ApiError(not_found("Response", response_id))
 
     def _stores(self, response_id: str) -> tuple[ResponseStore, ...]:
         """Return where to look; nowhere for what cannot be an id."""

@@ -252,3 +252,14 @@ async def test_it_counts_among_the_requests_of_its_key_until_it_has_ended() -> N
         await server.client.post(f"/v1/responses/{queued['id']}/cancel")
         await connection.task
         assert (await respond(server, max_output_tokens=16)).status_code == 200
+
+
+async def test_one_that_is_kept_in_memory_needs_no_database(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    broken = open_database(f"sqlite:///{tmp_path / 'file' / 'server.db'}")
+    async with fake_server(database=broken) as server:
+        connection, queued = await begin(server)
+        await connection.task
+        assert (await get(server, queued))["status"] == "completed"
+        assert (await respond(server, previous_response_id=queued["id"])).status_code == 200
+        assert (await server.client.delete(f"/v1/responses/{queued['id']}")).status_code == 200
