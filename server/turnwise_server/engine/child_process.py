@@ -24,6 +24,10 @@ _ENVIRONMENT = {
     # Threads that wait for each other spin for long by default, and so starve whatever else runs, the server's own
     # process first. On busy cores this was measured 5 to 8 times faster, on idle ones 5-15% slower.
     "GOMP_SPINCOUNT": "1000",
+    # Kernels of matrix products are kept by shape, 1024 of them in each of two caches, and shapes change with every
+    # batch: memory grew by hundreds of MiB over a thousand requests (docs/lab-log.md). Fewer were not slower.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+    "LRU_CACHE_CAPACITY": "64",
 }
 """What the engine process is started with, unless the environment says otherwise."""
 
