@@ -14,7 +14,8 @@ from turnwise_server.chat.tool_calls import CallDelta, Output, ToolCallParser, n
 HERMES = CallForm(CallWrapper("<tool_call>\n", "\n</tool_call>", "\n"))
 LLAMA = CallForm(CallWrapper("", "", "", arguments_key="parameters"), can_be_many=False)
 MISTRAL = CallForm(CallWrapper("", "", ", ", list_begin="[TOOL_CALLS] [", list_end="]"))
-FORMS = {"hermes": HERMES, "llama": LLAMA, "mistral": MISTRAL}
+XLAM = CallForm(CallWrapper("", "", ", ", list_begin="[", list_end="]"))
+FORMS = {"hermes": HERMES, "llama": LLAMA, "mistral": MISTRAL, "xlam": XLAM}
 
 Result = tuple[str, list[tuple[str, str]]]
 
@@ -96,6 +97,7 @@ REPLIES: list[tuple[str, str, Result]] = [
     ("mistral", '[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}]', ("", [F])),
     ("mistral", '[TOOL_CALLS][{"name": "f", "arguments": {"a": 1}, "id": "abcdefghi"}]', ("", [F])),
     ("mistral", '[TOOL_CALLS] {"name": "f", "arguments": {"a": 1}}', ("", [F])),
+    ("xlam", '[{"name": "f", "arguments": {"a": 1}},\n{"name": "f", "arguments": {"a": 1}}]\n', ("", [F, F])),
     (
         "mistral",
         'Yes [TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}, {"name": "f", "arguments": {"a": 1}}] no',
@@ -134,6 +136,8 @@ NO_CALLS = [
     ("llama", "{ braces } are text"),
     ("llama", ""),
     ("mistral", "[TOOL_CALLS] [oops]"),
+    ("xlam", "[1] says so, [2] does not"),
+    ("xlam", '[{"answer": 42}]'),
     ("mistral", '[{"name": "f", "arguments": {}}]'),
 ]
 
