@@ -218,8 +218,6 @@ REFUSALS: list[tuple[dict[str, Any], str, str, str]] = [
         "invalid_value",
         "at most one",
     ),
-    ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value", "'text'"),
-    ({"response_format": {"type": "json_schema"}}, "response_format", "unsupported_value", "'text'"),
     ({"modalities": ["text", "audio"]}, "modalities", "unsupported_value", "'text'"),
     ({"service_tier": "gold"}, "service_tier", "invalid_value", "Invalid value: 'gold'."),
     ({"reasoning_effort": "huge"}, "reasoning_effort", "invalid_value", "Invalid value: 'huge'."),
