@@ -107,10 +107,10 @@ def _prepare(admission: Admission) -> tuple[bool, ServedModel, PreparedTurn]:
 
 def _count(admission: Admission) -> int:
     request = parse_count_request(admission.body, max_messages=admission.services.settings.max_messages)
-    chat = admission.hold_model(request.model).chat
+    prompts = admission.hold_model(request.model).chat.prompts
     tools, prompt = tool_use(request.tools or (), request.tool_choice), request.prompt
     try:
-        return len(chat.render(prompt.messages, request.end, tools))
+        return len(prompts.render(prompt.messages, request.end, tools))
     except RequestError as error:
         raise prompt.in_own_words(error) from error
 

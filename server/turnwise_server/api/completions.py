@@ -69,7 +69,7 @@ def _prepare(admission: Admission) -> _Prepared:
 
 def _echoes(request: CompletionRequest, model: ServedModel, *, n: int) -> list[str]:
     texts = [
-        prompt if isinstance(prompt, str) else model.chat.plain_text.decode(prompt)
+        prompt if isinstance(prompt, str) else model.chat.prompts.plain.decode(prompt)
         for prompt in request.prompts
     ]
     return [text if request.echo else "" for text in texts for _ in range(n)]

@@ -84,23 +84,23 @@ def _tokenized(admission: Admission) -> TokenizedPrompt:
     request = parse_tokenize_request(admission.body, max_messages=admission.services.settings.max_messages)
     chat = admission.hold_model(request.model).chat
     if request.prompt is None:
-        ids = chat.render(client_messages(request.messages or ()), request.end, request.offered)
+        ids = chat.prompts.render(client_messages(request.messages or ()), request.end, request.offered)
     else:
-        ids = chat.plain_text.encode(
+        ids = chat.prompts.plain.encode(
             request.prompt, add_special_tokens=request.add_special_tokens is not False
         )
     return TokenizedPrompt(
         count=len(ids),
         max_model_len=chat.context_length,
         tokens=list(ids),
-        token_strs=chat.plain_text.tokens(ids) if request.return_token_strs else None,
+        token_strs=chat.prompts.plain.tokens(ids) if request.return_token_strs else None,
     )
 
 
 def _detokenized(admission: Admission) -> PromptText:
     request = validate(DetokenizeRequest, admission.body)
     chat = admission.hold_model(request.model).chat
-    return PromptText(prompt=chat.plain_text.decode(request.tokens))
+    return PromptText(prompt=chat.prompts.plain.decode(request.tokens))
 
 
 def _rendered(admission: Admission) -> PromptText:
@@ -109,7 +109,7 @@ def _rendered(admission: Admission) -> PromptText:
     )
     chat = admission.hold_model(request.model).chat
     return PromptText(
-        prompt=chat.render_text(client_messages(request.messages), request.end, request.offered)
+        prompt=chat.prompts.render_text(client_messages(request.messages), request.end, request.offered)
     )
 
 

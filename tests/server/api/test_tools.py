@@ -376,7 +376,7 @@ async def test_a_model_that_takes_no_grammars_calls_freely_or_not_at_all(
 ) -> None:
     strict = {**WEATHER, "function": {**WEATHER["function"], "strict": True}}
     async with fake_server(CALL, template=HERMES) as server:
-        monkeypatch.setattr(server.services.models.default.chat, "_takes_grammars", False)
+        monkeypatch.setattr(server.services.models.default.chat.prompts, "_takes_grammars", False)
         free = await server.chat(tools=[WEATHER])
         forced = await server.chat(tools=[WEATHER], tool_choice="required")
         held = await server.chat(tools=[strict])

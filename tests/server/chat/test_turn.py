@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from support.tiny_tokenizers import CHATML, tiny_tokenizer
 from turnwise_server.chat.checkpoint_files import GenerationDefaults
 from turnwise_server.chat.messages import ClientMessage
-from turnwise_server.chat.model import MAX_COUNTED_CONTEXTS, ChatModel
+from turnwise_server.chat.model import ChatModel
+from turnwise_server.chat.prompt_writer import MAX_COUNTED_CONTEXTS
 from turnwise_server.chat.template import PromptEnd
 from turnwise_server.chat.turn import ChoiceFinished, TextDelta, TurnEvent, TurnRequest, seed_of_choice
 from turnwise_server.engine.base import GenerationRequest
@@ -274,10 +275,12 @@ async def test_a_continued_conversation_is_truncated_like_any_other() -> None:
 
 async def test_messages_are_counted_beyond_the_context_but_not_without_end() -> None:
     model, _ = await chat_model(context_length=16)
-    counted = model.render((ClientMessage("user", "hello " * 40),), PromptEnd.REPLY)
+    counted = model.prompts.render((ClientMessage("user", "hello " * 40),), PromptEnd.REPLY)
     assert len(counted) > 16
     with pytest.raises(ContextLengthError, match="at least"):
-        model.render((ClientMessage("user", "hello " * 1000 * MAX_COUNTED_CONTEXTS),), PromptEnd.REPLY)
+        model.prompts.render(
+            (ClientMessage("user", "hello " * 1000 * MAX_COUNTED_CONTEXTS),), PromptEnd.REPLY
+        )
 
 
 async def test_offsets_of_tokens_are_those_of_their_text() -> None:
