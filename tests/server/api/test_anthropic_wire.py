@@ -423,6 +423,24 @@ async def test_promise_10_a_key_is_needed_and_may_come_as_anthropics_clients_sen
             del server.client.headers["x-api-key"]
 
 
+async def test_a_limit_of_the_key_is_a_rate_limit_error() -> None:
+    async with fake_server(keys=KeyRing([hash_key("secret", "ada rpm=1")])) as server:
+        server.client.headers["x-api-key"] = "secret"
+        assert (await ask(server)).status_code == 200
+        assert (await ask(server, "/v1/messages/count_tokens")).status_code == 200
+        reply = await ask(server)
+    assert reply.status_code == 429
+    assert reply.json()["error"]["type"] == "rate_limit_error"
+    assert int(reply.headers["retry-after"]) > 0
+
+
+async def test_unknown_parameters_are_refused_where_the_server_is_strict() -> None:
+    async with fake_server(settings={"strict_params": True}) as server:
+        for path in ("/v1/messages", "/v1/messages/count_tokens"):
+            details = (await ask(server, path, inference_geo="eu")).json()["error"]["details"]
+            assert details == {"error_code": "unknown_parameter", "param": "inference_geo"}
+
+
 async def test_promise_09_a_full_queue_is_said_to_be_an_overload() -> None:
     async with fake_server(max_batch=1, max_queued_requests=0, token_delay_s=60) as server:
         running = AsgiConnection(server.app, {"model": "test", "messages": HELLO})
