@@ -134,7 +134,7 @@ InputItem = Annotated[
 
 
 def stored_items(
-    items: str | Iterable[InputItem], response_id: str, referenced: Mapping[str, Item]
+    items: str | Iterable[InputItem] | None, response_id: str, referenced: Mapping[str, Item]
 ) -> list[Item]:
     """Return input in its stored form; `referenced` holds what item references mean.
 
@@ -143,7 +143,7 @@ def stored_items(
     if isinstance(items, str):
         items = [MessageItem(role="user", content=items)]
     stored: dict[str, Item] = {}
-    for index, item in enumerate(items):
+    for index, item in enumerate(items or ()):
         form = referenced[item.id] if isinstance(item, ItemReference) else _stored(item)
         if form["id"] is None or form["id"] in stored:
             form = form | {"id": item_id(_PREFIXES[form["type"]], response_id, "i", index)}

@@ -120,7 +120,7 @@ def _prepare(admission: Admission, asked: ResponseRequest, past: Past, kept: Kep
     """Do all that can be done, and refuse all that can be refused, without the engine."""
     response_id = new_id("resp_")
     model = admission.hold_model(asked.model, streams=bool(asked.stream))
-    items = stored_items(asked.input or [], response_id, past.referenced)
+    items = stored_items(asked.input, response_id, past.referenced)
     prompt = make_prompt(asked.instructions, past.items(), items)
     turn = asked.turn(
         prompt.messages,
@@ -138,7 +138,7 @@ def _prepare(admission: Admission, asked: ResponseRequest, past: Past, kept: Kep
 def _count(admission: Admission, asked: PromptRequest, past: Past) -> int:
     response_id = new_id("resp_")
     model = admission.hold_model(asked.model)
-    items = stored_items(asked.input or [], response_id, past.referenced)
+    items = stored_items(asked.input, response_id, past.referenced)
     prompt = make_prompt(asked.instructions, past.items(), items)
     turn = asked.prompt_turn(prompt.messages, response_id=response_id, tenant=admission.record.key_id)
     try:

@@ -275,6 +275,14 @@ async def test_input_may_be_a_string_or_messages_and_reads_the_same() -> None:
         assert prompts == {server.engine.requests[-1].prompt_ids}
 
 
+async def test_an_empty_string_is_a_message_of_the_user() -> None:
+    async with fake_server() as server:
+        assert (await respond(server, input="")).status_code == 200
+        await server.chat(messages=[{"role": "user", "content": ""}])
+        own, chat = server.engine.requests
+    assert own.prompt_ids == chat.prompt_ids
+
+
 async def test_earlier_replies_and_instructions_read_as_in_a_chat() -> None:
     items = [
         {"role": "developer", "content": "Short."},
