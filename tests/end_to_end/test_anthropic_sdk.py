@@ -8,6 +8,7 @@ import anthropic
 import pytest
 from anthropic import Anthropic, AsyncAnthropic
 from anthropic.types import Message, MessageParam, ToolParam
+from pydantic import BaseModel
 
 from support.fake_server import fake_server
 from support.live_server import LiveServer
@@ -137,6 +138,21 @@ async def test_the_tool_runner_goes_round_until_the_model_has_said_all() -> None
     assert asked == ["Bern"]
     assert final.content[0].type == "text"
     assert final.content[0].text == "It is sunny."
+
+
+class Weather(BaseModel):
+    """What the model is asked to write."""
+
+    city: str
+    degrees: int
+
+
+async def test_structured_output_is_parsed() -> None:
+    async with scripted('{"city": "Bern", "degrees": 9}') as client:
+        message = await client.messages.parse(
+            model="test", messages=MESSAGES, max_tokens=64, output_format=Weather
+        )
+    assert message.parsed_output == Weather(city="Bern", degrees=9)
 
 
 def test_errors_arrive_as_the_sdks_own_exceptions(client: Anthropic) -> None:
