@@ -84,7 +84,7 @@ async def test_a_whole_round_of_calls_and_results() -> None:
     assert second.choices[0].message.tool_calls is None
 
 
-async def test_promise_08_a_call_cut_by_length_is_an_error_in_the_helpers() -> None:
+async def test_a_call_cut_by_length_is_an_error_in_the_helpers() -> None:
     async with sdk(SCRIPT) as client:
         with pytest.raises(openai.LengthFinishReasonError):
             await client.chat.completions.parse(model="test", messages=QUESTION, tools=TOOLS, max_tokens=60)

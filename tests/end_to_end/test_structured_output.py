@@ -52,7 +52,7 @@ def ask(client: OpenAI, **options: Any) -> Any:
     return client.chat.completions.create(**content | options)
 
 
-def test_promise_08_every_choice_that_stops_is_valid(client: OpenAI) -> None:
+def test_every_choice_that_stops_is_valid(client: OpenAI) -> None:
     completion = ask(client, n=8, seed=1)
     reasons = {choice.finish_reason for choice in completion.choices}
     assert "stop" in reasons
@@ -61,7 +61,7 @@ def test_promise_08_every_choice_that_stops_is_valid(client: OpenAI) -> None:
             jsonschema.validate(json.loads(choice.message.content), SCHEMA)
 
 
-def test_promise_08_a_reply_that_is_cut_says_length(client: OpenAI) -> None:
+def test_a_reply_that_is_cut_says_length(client: OpenAI) -> None:
     completion = ask(client, max_tokens=5)
     assert completion.choices[0].finish_reason == "length"
 

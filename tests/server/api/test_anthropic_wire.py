@@ -412,7 +412,7 @@ async def test_every_refusal_has_anthropics_form(request_it: Request, status: in
     assert int(reply.headers["content-length"]) == len(reply.content)
 
 
-async def test_promise_10_a_key_is_needed_and_may_come_as_anthropics_clients_send_it() -> None:
+async def test_a_key_is_needed_and_may_come_as_anthropics_clients_send_it() -> None:
     async with fake_server(keys=KeyRing([hash_key("secret")])) as server:
         for path in ("/v1/messages", "/v1/messages/count_tokens"):
             refused = await ask(server, path)
@@ -441,7 +441,7 @@ async def test_unknown_parameters_are_refused_where_the_server_is_strict() -> No
             assert details == {"error_code": "unknown_parameter", "param": "inference_geo"}
 
 
-async def test_promise_09_a_full_queue_is_said_to_be_an_overload() -> None:
+async def test_a_full_queue_is_said_to_be_an_overload() -> None:
     async with fake_server(max_batch=1, max_queued_requests=0, token_delay_s=60) as server:
         running = AsgiConnection(server.app, {"model": "test", "messages": HELLO})
         await until(lambda: server.engine.running == 1)
@@ -453,7 +453,7 @@ async def test_promise_09_a_full_queue_is_said_to_be_an_overload() -> None:
     assert int(reply.headers["retry-after"]) > 0
 
 
-async def test_promise_17_a_stream_that_breaks_ends_with_an_error_event() -> None:
+async def test_a_stream_that_breaks_ends_with_an_error_event() -> None:
     async with fake_server("a " * 40, token_delay_s=0.01) as server:
         body = {"model": "test", "messages": HELLO, "max_tokens": 64, "stream": True}
         connection = AsgiConnection(server.app, body, path="/v1/messages")

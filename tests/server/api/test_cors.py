@@ -37,7 +37,7 @@ def cors_headers(reply: httpx2.Response) -> set[str]:
     return {name for name in reply.headers if name.startswith("access-control-")}
 
 
-async def test_promise_12_a_preflight_needs_no_key_and_nothing_is_allowed_that_is_not_listed() -> None:
+async def test_a_preflight_needs_no_key_and_nothing_is_allowed_that_is_not_listed() -> None:
     """Off by default; listed origins exactly, without credentials; loopback servers know foreign hosts and pages."""
     async with fake_server(keys=RING) as server:
         assert cors_headers(await preflight(server)) == set()

@@ -1,27 +1,22 @@
 """The server on real sockets in a process of its own, with the fake engine: what in-process tests cannot see."""
 
-import http.client
 import json
 import signal
 import socket
-import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from support.fake_model import write_fake_model, write_script
+from support.fake_model import write_fake_model
 from support.fake_server import HELLO
+from support.live_fake_server import fake_live_server, posted, read_until, ready, wait_for
 from support.live_server import LiveServer, live_server, wait_until
 
 CONTEXT = 200_000
-ENDLESS = "the quick brown fox " * 15_000
 FAST_BODY = {"model": "test", "messages": HELLO, "max_tokens": 50}
-FREED_WITHIN_S = 3
-"""The promise is one second; the rest is for busy test machines. The in-process tests hold it to one."""
 LONG_BODY = {"model": "test", "messages": HELLO, "max_tokens": CONTEXT}
 
 
@@ -30,84 +25,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_fake_model(tmp_path_factory.mktemp("model"), context_length=CONTEXT)
 
 
-@contextmanager
-def fake_live_server(model: Path, *flags: str, **script: Any) -> Iterator[LiveServer]:
-    file = write_script(model / "script.json", ENDLESS, **script)
-    with live_server(model, "--engine", "fake", "--fake-script", str(file), *flags) as server:
-        yield server
-
-
 @pytest.fixture(scope="module")
 def server(model: Path) -> Iterator[LiveServer]:
     """A quick engine; pings every 0.2 s; a client may stall for one second."""
     flags = ("--ping-interval-s", "0.2", "--send-timeout-s", "1", "--max-batch", "2")
     with fake_live_server(model, *flags, token_delay_ms=2) as running:
         yield running
-
-
-def ready(server: LiveServer) -> dict[str, Any]:
-    """The body of /ready; quicker than a client library, which matters on a busy machine."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-    connection.request("GET", "/ready")
-    content: dict[str, Any] = json.loads(connection.getresponse().read())
-    connection.close()
-    return content
-
-
-def wait_for(server: LiveServer, limit_s: float = 10, **counts: int) -> None:
-    wait_until(lambda: counts.items() <= ready(server).items(), limit_s, 0.02)
-
-
-@contextmanager
-def posted(
-    server: LiveServer, body: dict[str, Any], *, receive_buffer: int | None = None
-) -> Iterator[socket.socket]:
-    """Send a request on a bare socket and leave the reply there."""
-    connection = socket.socket()
-    if receive_buffer:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    connection.settimeout(20)
-    content = json.dumps(body).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(content)}\r\n\r\n"
-    with connection:
-        connection.connect(("127.0.0.1", server.port))
-        connection.sendall(head.encode() + content)
-        yield connection
-
-
-def read_until(connection: socket.socket, end: bytes) -> bytes:
-    data = b""
-    while end not in data:
-        more = connection.recv(65536)
-        if not more:
-            break
-        data += more
-    return data
-
-
-def reset(connection: socket.socket) -> None:
-    """Close with RST instead of FIN, as a crashed client does."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
-
-
-@pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("close", [socket.socket.close, reset])
-def test_a_client_that_leaves_frees_its_slot(server: LiveServer, stream: bool, close: Any) -> None:
-    with posted(server, LONG_BODY | {"stream": stream, "n": 2}) as connection:
-        wait_for(server, running=2)
-        close(connection)
-        wait_for(server, FREED_WITHIN_S, running=0)
-
-
-def test_a_client_that_leaves_the_queue_is_forgotten(server: LiveServer) -> None:
-    with posted(server, LONG_BODY | {"n": 2}):
-        wait_for(server, running=2)
-        with posted(server, LONG_BODY | {"stream": True}) as queued:
-            wait_for(server, waiting=1)
-            assert b'"role":"assistant"' in read_until(queued, b": ping")
-        wait_for(server, FREED_WITHIN_S, running=2, waiting=0)
-    wait_for(server, FREED_WITHIN_S, running=0)
 
 
 def test_a_client_that_stops_reading_loses_its_slot(server: LiveServer) -> None:

@@ -291,7 +291,7 @@ def test_no_label_takes_what_a_client_makes_up() -> None:
     assert "canary" not in metrics.exposition({}).decode().lower()
 
 
-async def test_promise_11_no_key_and_no_content_is_in_metrics_logs_or_errors(
+async def test_no_key_and_no_content_is_in_metrics_logs_or_errors(
     log_lines: list[dict[str, Any]],
 ) -> None:
     ring = KeyRing([hash_key(KEY, "ada")])

@@ -7,7 +7,7 @@ from support.asgi_connection import until
 from support.fake_server import fake_server
 
 
-async def test_promise_09_a_full_queue_refuses_at_once_and_health_stays_fast() -> None:
+async def test_a_full_queue_refuses_at_once_and_health_stays_fast() -> None:
     async with fake_server("word " * 300, max_batch=1, max_queued_requests=1, token_delay_s=0.02) as server:
         fillers = [asyncio.create_task(server.chat(max_tokens=40)) for _ in range(2)]
         await until(lambda: server.engine.running + server.engine.waiting == 2)

@@ -45,7 +45,7 @@ async def test_tokens_come_back_as_the_text_they_were() -> None:
     assert shown == {"prompt": "hello<|im_end|>"}
 
 
-async def test_promise_22_control_tokens_of_people_stay_text() -> None:
+async def test_control_tokens_of_people_stay_text() -> None:
     async with fake_server() as server:
         text = await post(server, "tokenize", prompt=FORGED)
         chat = await post(server, "tokenize", messages=[{"role": "user", "content": FORGED}])

@@ -138,7 +138,7 @@ REPLIES = [
 
 @pytest.mark.parametrize("choice", ["auto", "required"])
 @pytest.mark.parametrize("text", REPLIES)
-async def test_promise_08_streamed_and_whole_calls_are_equal_for_every_max_tokens(
+async def test_streamed_and_whole_calls_are_equal_for_every_max_tokens(
     text: str, choice: str
 ) -> None:
     """Cut by length is `length`, whatever was called; until then arguments are a part of the whole."""

@@ -126,7 +126,7 @@ async def test_refusals_and_cancelled_replies_are_spans_too_and_probes_are_none(
     assert [child.name for child in children(receiver, broken)] == ["queue", "prefill", "decode"]
 
 
-async def test_promise_11_no_key_and_no_content_is_in_spans() -> None:
+async def test_no_key_and_no_content_is_in_spans() -> None:
     with otlp_receiver() as receiver:
         async with traced_server(receiver.url) as server:
             canary = [{"role": "user", "content": "canary"}]

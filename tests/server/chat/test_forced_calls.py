@@ -69,7 +69,7 @@ def content(happened: list[TurnEvent]) -> str:
     return "".join(event.text for event in happened if isinstance(event, TextDelta))
 
 
-async def test_promise_08_forced_calls_are_valid_unless_cut_by_length(model: ChatModel) -> None:
+async def test_forced_calls_are_valid_unless_cut_by_length(model: ChatModel) -> None:
     reasons = []
     for seed in range(6):
         happened = await events(model, ToolUse(TOOLS, "required"), seed=seed, max_tokens=40 + 24 * seed)

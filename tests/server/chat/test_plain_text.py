@@ -16,7 +16,7 @@ CONTROL_IDS = set(TOKENIZER.convert_tokens_to_ids(list(CONTROL_TOKENS)))
 
 
 @given(st.lists(st.sampled_from([*CONTROL_TOKENS, "hello ", "<|", "é"])).map("".join))
-def test_promise_22_text_never_becomes_a_control_token(text: str) -> None:
+def test_text_never_becomes_a_control_token(text: str) -> None:
     ids = PLAIN.encode(text, add_special_tokens=True)
     assert not CONTROL_IDS & set(ids)
     assert PLAIN.decode(ids) == text

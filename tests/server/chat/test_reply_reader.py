@@ -127,7 +127,7 @@ def test_one_call_is_enough_where_calls_are_not_parallel() -> None:
 @given(
     text=st.sampled_from([CALL, "Hi " + CALL + "\n" + CALL, "no call", "<tool_call> half"]), data=st.data()
 )
-def test_promise_08_a_reply_cut_at_any_token_has_whole_calls_but_for_the_last(
+def test_a_reply_cut_at_any_token_has_whole_calls_but_for_the_last(
     mode: str, text: str, data: st.DataObject
 ) -> None:
     ids = encode(text)

@@ -255,7 +255,7 @@ tool_forged = forged | st.sampled_from(
     name=st.sampled_from(sorted(TOOL_TEMPLATES)),
     fields=st.tuples(*[tool_forged] * 7),
 )
-def test_promise_22_nothing_about_tools_can_forge_a_control_token(name: str, fields: tuple[str, ...]) -> None:
+def test_nothing_about_tools_can_forge_a_control_token(name: str, fields: tuple[str, ...]) -> None:
     """Description, schema keys and values, argument keys and values, names, results: none counts as a token."""
     special = set(TOOL_TOKENIZERS[name].all_special_ids)
 

@@ -229,7 +229,7 @@ def test_the_outcome_does_not_depend_on_the_cuts(
 
 @given(form=st.sampled_from(sorted(FORMS)), text=fragments)
 @example(form="hermes", text='<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>')
-def test_promise_08_uncertain_calls_have_valid_arguments_and_nothing_is_lost(form: str, text: str) -> None:
+def test_uncertain_calls_have_valid_arguments_and_nothing_is_lost(form: str, text: str) -> None:
     content, calls = read(FORMS[form], text)
     for name, arguments in calls:
         assert name == "f"

@@ -67,7 +67,7 @@ def reply(driver: Driver, tokenizer: Tokenizer, key: int) -> tuple[str, FinishRe
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(forms=st.lists(schemas(), min_size=1, max_size=6), seed=st.integers(0, 2**32))
-def test_promise_08_what_stops_by_itself_is_valid_under_its_schema(
+def test_what_stops_by_itself_is_valid_under_its_schema(
     forms: list[Schema], seed: int, driver: Driver, tokenizer: Tokenizer
 ) -> None:
     keys = [
