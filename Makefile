@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SERVE_READY := $(VENV)/.serve-ready
 DEV_READY := $(VENV)/.dev-ready
+CLIENTS := tests/foreign_clients
+CLIENTS_VENV := .venv-clients
+CLIENTS_READY := $(CLIENTS_VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 help: ## List the targets
@@ -22,13 +25,20 @@ $(DEV_READY): $(SERVE_READY)
 	$(PIP) install --quiet --constraint constraints.txt --group dev --editable ".[training]"
 	@touch $@
 
+# Other people's clients, for the tests that use them: they need other versions than we do, and Node.js, which comes as a wheel.
+$(CLIENTS_READY): $(CLIENTS)/requirements.txt $(CLIENTS)/package-lock.json | $(BIN)/python
+	$(PYTHON) -m venv $(CLIENTS_VENV)
+	$(CLIENTS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-compile --requirement $(CLIENTS)/requirements.txt
+	cd $(CLIENTS) && PATH="$(CURDIR)/$(CLIENTS_VENV)/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
 serve: $(SERVE_READY) ## Set up and serve the starter model on http://127.0.0.1:8000 (ARGS="--port 9000" passes flags)
 	$(BIN)/turnwise-server $(ARGS)
 
 chat: $(SERVE_READY) ## Talk to a running server in the terminal
 	$(BIN)/turnwise chat $(ARGS)
 
-test: $(DEV_READY) lint types ## Set up, lint, check types and run every test
+test: $(DEV_READY) $(CLIENTS_READY) lint types ## Set up, lint, check types and run every test
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(DEV_READY) ## Check style, layout contracts and the container files
