@@ -27,7 +27,8 @@ class PlainText:
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> tuple[int, ...]:
         """Return the token ids of a text; `add_special_tokens` puts around it what the tokenizer wants there."""
-        return tuple(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+        # Of the library's calls only those for batches let other threads run meanwhile.
+        return tuple(self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, control tokens written out.
@@ -36,7 +37,7 @@ class PlainText:
             RequestError: an id is none of this model's.
         """
         self.check_ids(ids, param="tokens")
-        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        return self._tokenizer.decode_batch([list(ids)], skip_special_tokens=False)[0]
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the entries of the vocabulary, written as the vocabulary writes them."""

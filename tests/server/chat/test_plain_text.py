@@ -1,5 +1,7 @@
 """Text without a template: no control tokens from people, ids as they are, and what no model can begin with."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +42,16 @@ def test_reading_text_leaves_the_tokenizer_of_the_template_alone() -> None:
 def test_control_tokens_come_back_written_out() -> None:
     assert PLAIN.decode([2, *PLAIN.encode("hello")]) == "<|im_end|>hello"
     assert PLAIN.tokens(PLAIN.encode(" a")) == ["Ġ", "a"]
+
+
+async def test_other_threads_run_while_megabytes_are_tokenized() -> None:
+    work = asyncio.create_task(asyncio.to_thread(PLAIN.encode, "hello world " * 100_000))
+    turns = 0
+    while not work.done():
+        await asyncio.sleep(0.002)
+        turns += 1
+    assert len(await work) > 100_000
+    assert turns > 10
 
 
 def test_a_text_begins_as_the_tokenizer_begins_texts() -> None:
