@@ -160,7 +160,8 @@ async def test_bad_requests_to_load_are_refused_by_name(body: dict[str, object],
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/admin/models"), ("POST", "/admin/models"), ("DELETE", "/admin/models/test")]
+    ("method", "path"),
+    [("GET", "/admin/models"), ("POST", "/admin/models"), ("DELETE", "/admin/models/test")],
 )
 async def test_models_are_managed_with_the_admin_scope_only(method: str, path: str) -> None:
     keys = KeyRing([hash_key(ADMIN, "scope=admin"), hash_key(USER)])
