@@ -11,30 +11,30 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from turnwise_server.api import (
-    admin,
     anthropic,
     chat,
     completions,
     health,
-    metrics_route,
-    models,
     openapi,
-    response_routes,
-    responses,
     stored_completions,
     tokenization,
 )
 from turnwise_server.api.anthropic_errors import AnthropicErrors
-from turnwise_server.api.body import BodyLimit
-from turnwise_server.api.cors import Cors
-from turnwise_server.api.endpoints import Endpoints
 from turnwise_server.api.errors import ErrorReply, error_reply, method_not_allowed, unknown_url
-from turnwise_server.api.gate import HostGate, KeyGate
-from turnwise_server.api.rate_limits import RateLimitGate
-from turnwise_server.api.request_log import CLIENT_GONE, RequestLog, record_of
+from turnwise_server.api.gates.access import HostGate, KeyGate
+from turnwise_server.api.gates.body import BodyLimit
+from turnwise_server.api.gates.cors import Cors
+from turnwise_server.api.gates.rate_limits import RateLimitGate
+from turnwise_server.api.models import admin
+from turnwise_server.api.models import routes as models
 from turnwise_server.api.respond import error_response
-from turnwise_server.api.response_background import BackgroundReplies
+from turnwise_server.api.responses import create as responses
+from turnwise_server.api.responses import stored as response_routes
+from turnwise_server.api.responses.background import BackgroundReplies
 from turnwise_server.api.services import Services
+from turnwise_server.api.telemetry import metrics_route
+from turnwise_server.api.telemetry.endpoints import Endpoints
+from turnwise_server.api.telemetry.request_log import CLIENT_GONE, RequestLog, record_of
 from turnwise_server.auth import KeyRing
 from turnwise_server.errors import TurnwiseError
 

@@ -44,7 +44,7 @@ def check_traces(settings: Settings) -> None:
     Raises:
         ConfigurationError: the extra is not installed, or the protocol is none of ours.
     """
-    from turnwise_server.api.tracing import make_tracer
+    from turnwise_server.api.telemetry.tracing import make_tracer
 
     make_tracer(settings.otlp_endpoint, os.environ)
 

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from turnwise_server.api.errors import shorten
-from turnwise_server.api.served_models import ServedModel
+from turnwise_server.api.models.served import ServedModel
 from turnwise_server.chat.model import ChatModel
 from turnwise_server.config import Settings
 from turnwise_server.engine.base import Engine

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 import uvicorn
 
-from turnwise_server.api.model_swaps import ModelSwaps
-from turnwise_server.api.served_models import ServedModel, ServedModels
+from turnwise_server.api.models.served import ServedModel, ServedModels
+from turnwise_server.api.models.swaps import ModelSwaps
 from turnwise_server.api.services import Services
 from turnwise_server.api.storage import open_storage
-from turnwise_server.api.tracing import make_tracer
+from turnwise_server.api.telemetry.tracing import make_tracer
 from turnwise_server.app import create_app
 from turnwise_server.auth import KeyRing
 from turnwise_server.config import Settings

@@ -12,8 +12,8 @@ import httpx2
 from starlette.types import ASGIApp
 
 from support.tiny_tokenizers import CHATML, tiny_tokenizer
-from turnwise_server.api.model_swaps import ModelSwaps
-from turnwise_server.api.served_models import ServedModel, ServedModels
+from turnwise_server.api.models.served import ServedModel, ServedModels
+from turnwise_server.api.models.swaps import ModelSwaps
 from turnwise_server.api.services import Services
 from turnwise_server.api.storage import Storage
 from turnwise_server.app import create_app

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from turnwise_server.api.body import read_json_object
 from turnwise_server.api.errors import shorten
+from turnwise_server.api.gates.body import read_json_object
+from turnwise_server.api.models.served import ServedModel
 from turnwise_server.api.reply import Reply
-from turnwise_server.api.request_log import RequestRecord, record_of
-from turnwise_server.api.served_models import ServedModel
 from turnwise_server.api.services import Services, services_of
+from turnwise_server.api.telemetry.request_log import RequestRecord, record_of
 from turnwise_server.api.validation import RequestModel, unknown_fields
 from turnwise_server.chat.turn import PreparedTurn
 from turnwise_server.errors import EngineError, RequestError

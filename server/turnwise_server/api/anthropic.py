@@ -29,10 +29,10 @@ from turnwise_server.api.anthropic_request import (
     parse_messages_request,
 )
 from turnwise_server.api.anthropic_tools import tool_use
+from turnwise_server.api.models.served import ServedModel
 from turnwise_server.api.openapi import describe_json_body, describe_stream
 from turnwise_server.api.reply import Reply, StreamedReply
 from turnwise_server.api.respond import json_response
-from turnwise_server.api.served_models import ServedModel
 from turnwise_server.api.services import new_id
 from turnwise_server.chat.turn import PreparedTurn
 from turnwise_server.errors import RequestError

@@ -18,9 +18,9 @@ from turnwise_server.api.chat_request import (
     turn_request,
 )
 from turnwise_server.api.errors import ErrorReply
+from turnwise_server.api.models.served import ServedModel
 from turnwise_server.api.openapi import describe_errors, describe_json_body, describe_stream
 from turnwise_server.api.reply import Reply, StreamedReply
-from turnwise_server.api.served_models import ServedModel
 from turnwise_server.api.services import new_id
 from turnwise_server.api.sse import DONE, data_frame
 from turnwise_server.api.stored_completions import keep_completion

@@ -19,9 +19,9 @@ from turnwise_server.api.completion_request import (
     completion_turn,
     parse_completion_request,
 )
+from turnwise_server.api.models.served import ServedModel
 from turnwise_server.api.openapi import describe_errors, describe_json_body, describe_stream
 from turnwise_server.api.reply import Reply, StreamedReply
-from turnwise_server.api.served_models import ServedModel
 from turnwise_server.api.services import new_id
 from turnwise_server.api.sse import DONE, PING
 from turnwise_server.chat.turn import PreparedTurn

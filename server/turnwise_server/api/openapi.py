@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from turnwise_server import __version__
-from turnwise_server.api.gate import OPEN_PATHS
+from turnwise_server.api.gates.access import OPEN_PATHS
 from turnwise_server.api.respond import json_response
 from turnwise_server.api.wire import ErrorBody
 

@@ -14,12 +14,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from turnwise_server.api.errors import ApiError, ErrorReply, deadline_passed, error_reply, shutting_down
-from turnwise_server.api.request_facts import ReplyFacts
-from turnwise_server.api.request_log import CLIENT_GONE, RequestRecord
-from turnwise_server.api.served_models import ServedModel
+from turnwise_server.api.models.served import ServedModel
 from turnwise_server.api.services import Services
 from turnwise_server.api.sse import EventStream
 from turnwise_server.api.supervision import Interrupted, Interruption, disconnected, supervise
+from turnwise_server.api.telemetry.request_facts import ReplyFacts
+from turnwise_server.api.telemetry.request_log import CLIENT_GONE, RequestRecord
 from turnwise_server.chat.turn import ChoiceFinished, PreparedTurn, Turn, TurnEvent
 from turnwise_server.errors import TurnwiseError
 from turnwise_server.log import describe_exception, get_logger

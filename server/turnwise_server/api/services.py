@@ -11,11 +11,11 @@ from typing import cast
 from starlette.requests import Request
 
 from turnwise_server.api.lifecycle import Lifecycle
-from turnwise_server.api.metrics import Metrics
-from turnwise_server.api.model_swaps import ModelSwaps
-from turnwise_server.api.served_models import ServedModels
+from turnwise_server.api.models.served import ServedModels
+from turnwise_server.api.models.swaps import ModelSwaps
 from turnwise_server.api.storage import Storage
-from turnwise_server.api.tracing import Tracer, UnwrittenTracer
+from turnwise_server.api.telemetry.metrics import Metrics
+from turnwise_server.api.telemetry.tracing import Tracer, UnwrittenTracer
 from turnwise_server.config import Settings
 from turnwise_server.limits.limiter import RateLimiter
 

@@ -10,16 +10,16 @@ from pydantic import BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from turnwise_server.api.body import read_json_object
 from turnwise_server.api.chat_request import ChatCompletionRequest, RequestMessage
 from turnwise_server.api.errors import ApiError, not_found
+from turnwise_server.api.gates.body import read_json_object
 from turnwise_server.api.openapi import describe_errors, describe_json_body
 from turnwise_server.api.paging import Page, PageQuery, describe_query, page_response, parse_query
 from turnwise_server.api.reply import Reply
-from turnwise_server.api.request_log import record_of
 from turnwise_server.api.respond import json_response
 from turnwise_server.api.services import services_of
 from turnwise_server.api.storage import Storage
+from turnwise_server.api.telemetry.request_log import record_of
 from turnwise_server.api.validation import Metadata, RequestModel, Text, validate
 from turnwise_server.api.wire import ChatCompletion, ChatCompletionDeleted, encode_json
 from turnwise_server.store.base import CompletionQuery, StoredCompletion

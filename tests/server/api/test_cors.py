@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from support.fake_server import HELLO, FakeServer, fake_server
-from turnwise_server.api.cors import EXPOSED_HEADERS
+from turnwise_server.api.gates.cors import EXPOSED_HEADERS
 from turnwise_server.auth import KeyRing, hash_key
 
 PAGE = "https://chat.example"

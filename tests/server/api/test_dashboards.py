@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from turnwise_server.api.metrics import Metrics
 from turnwise_server.api.supervision import Interruption
+from turnwise_server.api.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"

@@ -8,7 +8,7 @@ import pytest
 from turnwise_server.api.chat_request import ChatCompletionRequest
 from turnwise_server.api.completion_request import CompletionRequest
 from turnwise_server.api.errors import ERROR_CODES
-from turnwise_server.api.response_request import ResponseRequest
+from turnwise_server.api.responses.request import ResponseRequest
 from turnwise_server.config import ENV_PREFIX, SECRET_FIELDS, Settings, flag_name
 from turnwise_server.config_sources import load_configuration
 

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from support.fake_server import fake_server
 from turnwise_server import cli
-from turnwise_server.api.gate import require_scope
-from turnwise_server.api.request_log import record_of
+from turnwise_server.api.gates.access import require_scope
 from turnwise_server.api.respond import json_response
+from turnwise_server.api.telemetry.request_log import record_of
 from turnwise_server.app import create_app
 from turnwise_server.auth import KeyRing, hash_key
 from turnwise_server.errors import ConfigurationError

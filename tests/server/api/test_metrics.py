@@ -10,9 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.asgi_connection import AsgiConnection, until
 from support.fake_server import HELLO, FakeServer, encode, fake_server
-from turnwise_server.api.metrics import Metrics
-from turnwise_server.api.request_facts import ReplyFacts, RequestFacts
 from turnwise_server.api.supervision import Interruption
+from turnwise_server.api.telemetry.metrics import Metrics
+from turnwise_server.api.telemetry.request_facts import ReplyFacts, RequestFacts
 from turnwise_server.app import create_app
 from turnwise_server.auth import KeyRing, hash_key
 from turnwise_server.engine.base import EngineStats

@@ -15,7 +15,7 @@ import pytest
 from support.asgi_connection import AsgiConnection, until
 from support.fake_server import HELLO, FakeServer, fake_server
 from turnwise_server.api.errors import duration
-from turnwise_server.api.rate_limits import LIMITED_PATHS
+from turnwise_server.api.gates.rate_limits import LIMITED_PATHS
 from turnwise_server.app import create_app
 from turnwise_server.auth import KeyRing, hash_key
 

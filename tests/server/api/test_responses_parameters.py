@@ -7,7 +7,7 @@ import pytest
 from support.fake_server import fake_server
 from support.responses import respond
 from turnwise_server.api.errors import ERROR_CODES
-from turnwise_server.api.response_request import ResponseRequest
+from turnwise_server.api.responses.request import ResponseRequest
 
 
 def message(**fields: Any) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from openai.types.responses import ResponseItemList
 
 from support.fake_server import FakeServer, fake_server
 from support.responses import events_of, respond
-from turnwise_server.api.response_past import MAX_REFERRED
+from turnwise_server.api.responses.past import MAX_REFERRED
 from turnwise_server.auth import KeyRing, hash_key
 from turnwise_server.errors import StoreError
 from turnwise_server.store.connect import open_database

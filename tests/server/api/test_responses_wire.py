@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from support.asgi_connection import until
 from support.fake_server import encode, fake_server
 from support.responses import connect, events_of, respond, text_of, types_of
-from turnwise_server.api.response_wire import ModelResponse
+from turnwise_server.api.responses.wire import ModelResponse
 
 SDK_EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 RESPONSE_ID = re.compile(r"resp_[A-Za-z0-9]{24,}")

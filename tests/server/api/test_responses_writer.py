@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from support.responses import events_of
 from turnwise_server.api.errors import engine_unavailable
-from turnwise_server.api.response_wire import InputTokensDetails, ModelResponse, ResponseUsage
-from turnwise_server.api.response_writer import ResponseWriter
+from turnwise_server.api.responses.wire import InputTokensDetails, ModelResponse, ResponseUsage
+from turnwise_server.api.responses.writer import ResponseWriter
 from turnwise_server.chat.turn import ChoiceFinished, TextDelta, ToolCallDelta, TurnEvent
 
 DRAFT = ModelResponse(

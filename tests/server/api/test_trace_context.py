@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from support.fake_server import fake_server
-from turnwise_server.api.trace_context import RANDOM, TraceContext, new_span, parse_traceparent
+from turnwise_server.api.telemetry.trace_context import RANDOM, TraceContext, new_span, parse_traceparent
 from turnwise_server.auth import KeyRing, hash_key
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

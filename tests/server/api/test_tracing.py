@@ -17,8 +17,8 @@ from support.fake_model import write_fake_model
 from support.fake_server import HELLO, FakeServer, encode, fake_server
 from support.live_server import LiveServer, live_server, wait_until
 from support.otlp_receiver import OtlpReceiver, ReceivedSpan, otlp_receiver
-from turnwise_server.api.otlp import CLOSE_TIMEOUT_S, OtlpTracer
-from turnwise_server.api.tracing import UnwrittenTracer, make_tracer
+from turnwise_server.api.telemetry.otlp import CLOSE_TIMEOUT_S, OtlpTracer
+from turnwise_server.api.telemetry.tracing import UnwrittenTracer, make_tracer
 from turnwise_server.app import create_app
 from turnwise_server.auth import KeyRing, hash_key
 from turnwise_server.errors import ConfigurationError
@@ -199,7 +199,7 @@ def test_a_running_server_ends_in_time_though_its_collector_is_away(tmp_path: Pa
 def test_without_the_extra_traces_are_refused_with_the_remedy(
     endpoint: str | None, environment: dict[str, str], asked_by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "turnwise_server.api.otlp")
+    monkeypatch.delitem(sys.modules, "turnwise_server.api.telemetry.otlp")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(ConfigurationError, match=r'pip install "turnwise\[tracing\]"') as refused:
         make_tracer(endpoint, environment)

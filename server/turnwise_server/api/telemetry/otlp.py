@@ -28,10 +28,10 @@ from opentelemetry.trace import (
 )
 
 from turnwise_server import __version__
-from turnwise_server.api.endpoints import PROBES
-from turnwise_server.api.request_facts import ReplyFacts, RequestFacts
-from turnwise_server.api.trace_context import TraceContext
-from turnwise_server.api.tracing import RequestTrace, UnwrittenTracer
+from turnwise_server.api.telemetry.endpoints import PROBES
+from turnwise_server.api.telemetry.request_facts import ReplyFacts, RequestFacts
+from turnwise_server.api.telemetry.trace_context import TraceContext
+from turnwise_server.api.telemetry.tracing import RequestTrace, UnwrittenTracer
 
 NAME = "turnwise"
 UNTRACED_PATHS = PROBES | {"/metrics"}

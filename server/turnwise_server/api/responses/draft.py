@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from turnwise_server.api.admission import Admission
-from turnwise_server.api.response_request import ResponseRequest
-from turnwise_server.api.response_tools import shown_choice, shown_format, shown_tool
-from turnwise_server.api.response_wire import InputTokensDetails, ModelResponse, ResponseUsage
-from turnwise_server.api.served_models import ServedModel
+from turnwise_server.api.models.served import ServedModel
+from turnwise_server.api.responses.request import ResponseRequest
+from turnwise_server.api.responses.tools import shown_choice, shown_format, shown_tool
+from turnwise_server.api.responses.wire import InputTokensDetails, ModelResponse, ResponseUsage
 from turnwise_server.chat.turn import PreparedTurn, Turn
 
 

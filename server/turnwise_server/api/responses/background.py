@@ -15,13 +15,13 @@ from starlette.types import Receive, Scope, Send
 
 from turnwise_server.api.errors import ErrorReply, deadline_passed, shutting_down
 from turnwise_server.api.reply import Reply, StreamedReply
-from turnwise_server.api.request_log import RequestRecord
-from turnwise_server.api.response_draft import response_usage
-from turnwise_server.api.response_storage import KeptResponses
-from turnwise_server.api.response_wire import ModelResponse
-from turnwise_server.api.response_writer import ResponseWriter, error_frame
+from turnwise_server.api.responses.draft import response_usage
+from turnwise_server.api.responses.storage import KeptResponses
+from turnwise_server.api.responses.wire import ModelResponse
+from turnwise_server.api.responses.writer import ResponseWriter, error_frame
 from turnwise_server.api.services import Services
 from turnwise_server.api.supervision import Interruption
+from turnwise_server.api.telemetry.request_log import RequestRecord
 from turnwise_server.errors import StoreError
 
 EVENTS_KEPT_S = 300

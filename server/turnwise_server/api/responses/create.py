@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from turnwise_server.api.admission import Admission, ignored_params_header, reply_headers
+from turnwise_server.api.models.served import ServedModel
 from turnwise_server.api.openapi import describe_errors, describe_json_body, describe_stream
 from turnwise_server.api.reply import Reply, StreamedReply
 from turnwise_server.api.respond import json_response
-from turnwise_server.api.response_background import (
+from turnwise_server.api.responses.background import (
     BackgroundReplies,
     BackgroundReply,
     BackgroundStart,
@@ -22,20 +23,19 @@ from turnwise_server.api.response_background import (
     background_of,
     stream_events,
 )
-from turnwise_server.api.response_draft import draft_response, response_usage
-from turnwise_server.api.response_items import Item, stored_items
-from turnwise_server.api.response_messages import make_prompt
-from turnwise_server.api.response_past import Past, read_past
-from turnwise_server.api.response_request import (
+from turnwise_server.api.responses.draft import draft_response, response_usage
+from turnwise_server.api.responses.items import Item, stored_items
+from turnwise_server.api.responses.messages import make_prompt
+from turnwise_server.api.responses.past import Past, read_past
+from turnwise_server.api.responses.request import (
     PromptRequest,
     ResponseRequest,
     parse_prompt_request,
     parse_response_request,
 )
-from turnwise_server.api.response_storage import KeptResponses
-from turnwise_server.api.response_wire import InputTokens, ModelResponse, ResponseEvent
-from turnwise_server.api.response_writer import ResponseWriter
-from turnwise_server.api.served_models import ServedModel
+from turnwise_server.api.responses.storage import KeptResponses
+from turnwise_server.api.responses.wire import InputTokens, ModelResponse, ResponseEvent
+from turnwise_server.api.responses.writer import ResponseWriter
 from turnwise_server.api.services import new_id
 from turnwise_server.api.wire import encode_json
 from turnwise_server.chat.turn import PreparedTurn

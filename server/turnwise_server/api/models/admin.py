@@ -9,12 +9,12 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from turnwise_server.api.body import read_json_object
 from turnwise_server.api.errors import ApiError, model_not_loaded
-from turnwise_server.api.gate import require_scope
+from turnwise_server.api.gates.access import require_scope
+from turnwise_server.api.gates.body import read_json_object
+from turnwise_server.api.models.served import ServedModel
 from turnwise_server.api.openapi import describe_errors, describe_json_body
 from turnwise_server.api.respond import json_response
-from turnwise_server.api.served_models import ServedModel
 from turnwise_server.api.services import services_of
 from turnwise_server.api.validation import NoNul, RequestModel, validate
 from turnwise_server.api.wire import LoadedModel, LoadedModelList, ModelDeleted

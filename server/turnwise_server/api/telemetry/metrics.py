@@ -13,12 +13,12 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from turnwise_server import __version__
-from turnwise_server.api.endpoints import PROBES
-from turnwise_server.api.engine_metrics import engine_families
 from turnwise_server.api.errors import ERROR_CODES
-from turnwise_server.api.interval_histogram import IntervalHistogram
-from turnwise_server.api.request_facts import ReplyFacts, RequestFacts
 from turnwise_server.api.supervision import Interruption
+from turnwise_server.api.telemetry.endpoints import PROBES
+from turnwise_server.api.telemetry.engine_metrics import engine_families
+from turnwise_server.api.telemetry.interval_histogram import IntervalHistogram
+from turnwise_server.api.telemetry.request_facts import ReplyFacts, RequestFacts
 from turnwise_server.engine.base import EngineStats
 
 PREFIX = "turnwise"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from turnwise_server.api.request_facts import RequestFacts
-from turnwise_server.api.trace_context import TraceContext, new_span
+from turnwise_server.api.telemetry.request_facts import RequestFacts
+from turnwise_server.api.telemetry.trace_context import TraceContext, new_span
 from turnwise_server.errors import ConfigurationError
 
 _ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -81,7 +81,7 @@ def make_tracer(otlp_endpoint: str | None, environment: Mapping[str, str]) -> Tr
             f"{protocol} is {environment[protocol]!r}, but traces go by {_PROTOCOL!r} only"
         )
     try:
-        from turnwise_server.api.otlp import OtlpTracer
+        from turnwise_server.api.telemetry.otlp import OtlpTracer
     except ImportError as error:
         raise ConfigurationError(
             f'{asked_by} asks for traces, which need an extra: pip install "turnwise[tracing]"'

@@ -16,7 +16,7 @@ from turnwise_server.api.errors import (
     request_too_large,
     unsupported_media_type,
 )
-from turnwise_server.api.request_log import refuse
+from turnwise_server.api.telemetry.request_log import refuse
 
 BIG_BODY_BYTES = 32 * 1024
 """A body beyond this is parsed in a thread, so that it does not stall running streams."""

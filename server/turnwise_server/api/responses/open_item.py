@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from turnwise_server.api.response_wire import FunctionCall, ItemStatus, OutputItem, OutputMessage, OutputText
+from turnwise_server.api.responses.wire import FunctionCall, ItemStatus, OutputItem, OutputMessage, OutputText
 from turnwise_server.api.wire import TokenLogprob
 
 Event = tuple[str, dict[str, Any]]

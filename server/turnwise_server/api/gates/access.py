@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from turnwise_server.api.endpoints import PROBES
 from turnwise_server.api.errors import (
     ApiError,
     ErrorReply,
@@ -18,8 +17,9 @@ from turnwise_server.api.errors import (
     invalid_host,
     shorten,
 )
-from turnwise_server.api.request_log import record_of, refuse
 from turnwise_server.api.services import services_of
+from turnwise_server.api.telemetry.endpoints import PROBES
+from turnwise_server.api.telemetry.request_log import record_of, refuse
 from turnwise_server.auth import KeyRecord, KeyRing
 
 OPEN_PATHS = PROBES

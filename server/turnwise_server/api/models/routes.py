@@ -6,9 +6,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from turnwise_server.api.models.served import ServedModel
 from turnwise_server.api.openapi import describe_errors
 from turnwise_server.api.respond import json_response
-from turnwise_server.api.served_models import ServedModel
 from turnwise_server.api.services import services_of
 from turnwise_server.api.wire import ModelCard, ModelList
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from turnwise_server.api.errors import ApiError, ErrorReply, not_found, shorten
-from turnwise_server.api.response_items import Item
-from turnwise_server.api.response_wire import ModelResponse, ResponseError
+from turnwise_server.api.responses.items import Item
+from turnwise_server.api.responses.wire import ModelResponse, ResponseError
 from turnwise_server.api.storage import Storage
 from turnwise_server.api.wire import encode_json
 from turnwise_server.store.base import ResponseStore, StoredResponse

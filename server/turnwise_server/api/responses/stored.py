@@ -14,13 +14,13 @@ from starlette.responses import Response
 from turnwise_server.api.errors import ApiError, ErrorReply, unknown_url
 from turnwise_server.api.openapi import describe_errors, describe_stream
 from turnwise_server.api.paging import Page, PageQuery, describe_query, page_response, parse_query
-from turnwise_server.api.request_log import record_of
 from turnwise_server.api.respond import json_response
-from turnwise_server.api.response_background import BackgroundView, background_of, stream_events
-from turnwise_server.api.response_items import Item
-from turnwise_server.api.response_storage import KeptResponses, is_unfinished, lost
-from turnwise_server.api.response_wire import ModelResponse, ResponseDeleted, ResponseEvent
+from turnwise_server.api.responses.background import BackgroundView, background_of, stream_events
+from turnwise_server.api.responses.items import Item
+from turnwise_server.api.responses.storage import KeptResponses, is_unfinished, lost
+from turnwise_server.api.responses.wire import ModelResponse, ResponseDeleted, ResponseEvent
 from turnwise_server.api.services import services_of
+from turnwise_server.api.telemetry.request_log import record_of
 from turnwise_server.api.validation import RequestModel
 from turnwise_server.api.wire import encode_json
 from turnwise_server.config import Settings

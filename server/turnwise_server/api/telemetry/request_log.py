@@ -11,14 +11,14 @@ from typing import cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from turnwise_server.api.endpoints import Endpoints
 from turnwise_server.api.errors import ErrorReply, internal_error
 from turnwise_server.api.lifecycle import Lifecycle
-from turnwise_server.api.metrics import Metrics
-from turnwise_server.api.request_facts import ReplyFacts, RequestFacts
 from turnwise_server.api.respond import send_error
-from turnwise_server.api.trace_context import parse_traceparent
-from turnwise_server.api.tracing import Tracer
+from turnwise_server.api.telemetry.endpoints import Endpoints
+from turnwise_server.api.telemetry.metrics import Metrics
+from turnwise_server.api.telemetry.request_facts import ReplyFacts, RequestFacts
+from turnwise_server.api.telemetry.trace_context import parse_traceparent
+from turnwise_server.api.telemetry.tracing import Tracer
 from turnwise_server.auth import KeyRecord
 from turnwise_server.limits.limiter import Allowance, unlimited
 from turnwise_server.log import describe_exception, get_logger

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from turnwise_server.api.errors import ApiError, ErrorReply, shorten
-from turnwise_server.api.response_background import BackgroundReplies
-from turnwise_server.api.response_items import InputItem, Item, ItemReference, response_of
-from turnwise_server.api.response_request import PromptRequest
-from turnwise_server.api.response_storage import KeptResponses
+from turnwise_server.api.responses.background import BackgroundReplies
+from turnwise_server.api.responses.items import InputItem, Item, ItemReference, response_of
+from turnwise_server.api.responses.request import PromptRequest
+from turnwise_server.api.responses.storage import KeptResponses
 from turnwise_server.errors import RequestError
 
 MAX_REFERRED = 64

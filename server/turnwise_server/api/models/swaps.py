@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from turnwise_server.api.errors import ApiError, default_model_needed, model_is_loading
-from turnwise_server.api.served_models import ServedModel, ServedModels
+from turnwise_server.api.models.served import ServedModel, ServedModels
 from turnwise_server.log import get_logger
 
 LoadModel = Callable[[str, str], Awaitable[ServedModel]]

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from turnwise_server.api.response_items import Item
-from turnwise_server.api.response_tools import flat
+from turnwise_server.api.responses.items import Item
+from turnwise_server.api.responses.tools import flat
 from turnwise_server.chat.messages import ClientMessage, ContentPart
 from turnwise_server.chat.tools import ToolCall
 from turnwise_server.errors import RequestError

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 from turnwise_server.api.chat_reply import token_logprobs
 from turnwise_server.api.errors import ErrorReply
-from turnwise_server.api.response_items import item_id
-from turnwise_server.api.response_open_item import Event, OpenCall, OpenItem, OpenMessage
-from turnwise_server.api.response_wire import (
+from turnwise_server.api.responses.items import item_id
+from turnwise_server.api.responses.open_item import Event, OpenCall, OpenItem, OpenMessage
+from turnwise_server.api.responses.wire import (
     IncompleteDetails,
     ItemStatus,
     ModelResponse,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from turnwise_server.api.errors import duration, rate_limited
-from turnwise_server.api.request_log import record_of, refuse
+from turnwise_server.api.telemetry.request_log import record_of, refuse
 from turnwise_server.errors import RateLimitError
 from turnwise_server.limits.limiter import Allowance, RateLimiter, Standing
 

@@ -1,0 +1,1 @@
+"""The served models: what clients see of them, and how checkpoints are swapped."""

@@ -1,0 +1,1 @@
+"""What is told about requests besides their answers: log lines, metrics and traces."""
