@@ -10,16 +10,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from turnwise_server.api import (
-    anthropic,
-    chat,
-    completions,
-    health,
-    openapi,
-    stored_completions,
-    tokenization,
-)
-from turnwise_server.api.anthropic_errors import AnthropicErrors
+from turnwise_server.api import health, openapi
+from turnwise_server.api.anthropic import create as anthropic
+from turnwise_server.api.anthropic.errors import AnthropicErrors
+from turnwise_server.api.chat_completions import create as chat
+from turnwise_server.api.chat_completions import stored as stored_completions
 from turnwise_server.api.errors import ErrorReply, error_reply, method_not_allowed, unknown_url
 from turnwise_server.api.gates.access import HostGate, KeyGate
 from turnwise_server.api.gates.body import BodyLimit
@@ -35,6 +30,8 @@ from turnwise_server.api.services import Services
 from turnwise_server.api.telemetry import metrics_route
 from turnwise_server.api.telemetry.endpoints import Endpoints
 from turnwise_server.api.telemetry.request_log import CLIENT_GONE, RequestLog, record_of
+from turnwise_server.api.text_completions import create as completions
+from turnwise_server.api.tokenization import routes as tokenization
 from turnwise_server.auth import KeyRing
 from turnwise_server.errors import TurnwiseError
 

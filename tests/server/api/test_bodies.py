@@ -11,7 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.fake_server import HELLO, fake_server
-from turnwise_server.api.chat_request import ChatCompletionRequest, parse_chat_request, turn_request
+from turnwise_server.api.chat_completions.request import (
+    ChatCompletionRequest,
+    parse_chat_request,
+    turn_request,
+)
 from turnwise_server.api.errors import ERROR_CODES, ApiError
 from turnwise_server.api.gates.body import parse_json_object
 from turnwise_server.errors import RequestError

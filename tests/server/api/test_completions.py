@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from support.asgi_connection import AsgiConnection, until
 from support.fake_server import END_OF_TURN, TOKENIZER, FakeServer, encode, fake_server
-from turnwise_server.api.completion_reply import TextCompletion
+from turnwise_server.api.text_completions.reply import TextCompletion
 from turnwise_server.app import create_app
 
 

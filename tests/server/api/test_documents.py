@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from turnwise_server.api.chat_request import ChatCompletionRequest
-from turnwise_server.api.completion_request import CompletionRequest
+from turnwise_server.api.chat_completions.request import ChatCompletionRequest
 from turnwise_server.api.errors import ERROR_CODES
 from turnwise_server.api.responses.request import ResponseRequest
+from turnwise_server.api.text_completions.request import CompletionRequest
 from turnwise_server.config import ENV_PREFIX, SECRET_FIELDS, Settings, flag_name
 from turnwise_server.config_sources import load_configuration
 

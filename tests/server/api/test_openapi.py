@@ -3,7 +3,7 @@
 from typing import Any
 
 from support.fake_server import fake_server
-from turnwise_server.api.anthropic_errors import MESSAGES_PATHS
+from turnwise_server.api.anthropic.errors import MESSAGES_PATHS
 from turnwise_server.api.errors import ERROR_CODES
 
 
@@ -73,7 +73,13 @@ async def test_every_reference_resolves() -> None:
 
     names = {reference.removeprefix("#/components/schemas/") for reference in references(content)}
     assert names <= set(schemas)
-    assert {"ChatCompletionRequest", "ChatCompletion", "ChatCompletionChunk", "ErrorBody", "ModelList"} <= names
+    assert {
+        "ChatCompletionRequest",
+        "ChatCompletion",
+        "ChatCompletionChunk",
+        "ErrorBody",
+        "ModelList",
+    } <= names
 
 
 async def test_request_limits_stand_in_the_schema() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from turnwise_server.api.chat_request import MAX_PARTS
+from turnwise_server.api.chat_completions.request import MAX_PARTS
 from turnwise_server.api.validation import NoNul, RequestModel, Text, fault, string_or_array
 
 Item = dict[str, Any]

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from turnwise_server.api.response_format import format_grammar
+from turnwise_server.api.chat_completions.response_format import format_grammar
+from turnwise_server.api.chat_completions.tools import MAX_TOOLS, tool_use
 from turnwise_server.api.responses.items import InputItem
 from turnwise_server.api.responses.tools import FlatTool, FlatToolChoice, TextFormat, flat
 from turnwise_server.api.sampling_request import MAX_TOKENS, Label, TokenChoice, Unsupported
-from turnwise_server.api.tool_request import MAX_TOOLS, tool_use
 from turnwise_server.api.validation import (
     Metadata,
     NoNul,

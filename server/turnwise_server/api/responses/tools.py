@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from turnwise_server.api.response_format import ResponseFormat
-from turnwise_server.api.tool_request import RequestTool, ToolChoice, ToolChoiceObject
+from turnwise_server.api.chat_completions.response_format import ResponseFormat
+from turnwise_server.api.chat_completions.tools import RequestTool, ToolChoice, ToolChoiceObject
 from turnwise_server.errors import RequestError
 
 _LEVELS = (".function", ".allowed_tools", ".json_schema")

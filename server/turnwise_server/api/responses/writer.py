@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterable
 
-from turnwise_server.api.chat_reply import token_logprobs
+from turnwise_server.api.chat_completions.reply import token_logprobs
 from turnwise_server.api.errors import ErrorReply
 from turnwise_server.api.responses.items import item_id
 from turnwise_server.api.responses.open_item import Event, OpenCall, OpenItem, OpenMessage

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from turnwise_server.api.chat_request import ChatCompletionRequest, RequestMessage
+from turnwise_server.api.chat_completions.request import ChatCompletionRequest, RequestMessage
 from turnwise_server.api.errors import ApiError, not_found
 from turnwise_server.api.gates.body import read_json_object
 from turnwise_server.api.openapi import describe_errors, describe_json_body

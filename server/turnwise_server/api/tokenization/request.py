@@ -7,10 +7,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from turnwise_server.api.chat_request import RequestMessage, check_message_count
+from turnwise_server.api.chat_completions.request import RequestMessage, check_message_count
+from turnwise_server.api.chat_completions.tools import Tools, tool_use
 from turnwise_server.api.prompt_end import prompt_end
 from turnwise_server.api.sampling_request import ModelName, Unsupported
-from turnwise_server.api.tool_request import Tools, tool_use
 from turnwise_server.api.validation import RequestModel, Text, missing_parameter, validate
 from turnwise_server.chat.template import PromptEnd
 from turnwise_server.chat.tools import ToolUse

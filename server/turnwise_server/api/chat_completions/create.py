@@ -11,19 +11,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from turnwise_server.api.admission import Admission, reply_headers
-from turnwise_server.api.chat_reply import ChunkWriter, ReplyIdentity, WholeReply, usage_of
-from turnwise_server.api.chat_request import (
+from turnwise_server.api.chat_completions.reply import ChunkWriter, ReplyIdentity, WholeReply, usage_of
+from turnwise_server.api.chat_completions.request import (
     ChatCompletionRequest,
     parse_chat_request,
     turn_request,
 )
+from turnwise_server.api.chat_completions.stored import keep_completion
 from turnwise_server.api.errors import ErrorReply
 from turnwise_server.api.models.served import ServedModel
 from turnwise_server.api.openapi import describe_errors, describe_json_body, describe_stream
 from turnwise_server.api.reply import Reply, StreamedReply
 from turnwise_server.api.services import new_id
 from turnwise_server.api.sse import DONE, data_frame
-from turnwise_server.api.stored_completions import keep_completion
 from turnwise_server.api.wire import ChatCompletion, ChatCompletionChunk
 from turnwise_server.chat.turn import PreparedTurn
 

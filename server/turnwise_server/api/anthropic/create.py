@@ -13,22 +13,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from turnwise_server.api.admission import Admission, ignored_params_header, reply_headers
-from turnwise_server.api.anthropic_errors import AnthropicErrorBody, error_frame
-from turnwise_server.api.anthropic_reply import (
+from turnwise_server.api.anthropic.errors import AnthropicErrorBody, error_frame
+from turnwise_server.api.anthropic.reply import (
     AnthropicMessage,
     MessageFrames,
     MessageStreamEvent,
     WholeMessage,
     usage_of,
 )
-from turnwise_server.api.anthropic_request import (
+from turnwise_server.api.anthropic.request import (
     CountTokensRequest,
     MessagesRequest,
     messages_turn,
     parse_count_request,
     parse_messages_request,
 )
-from turnwise_server.api.anthropic_tools import tool_use
+from turnwise_server.api.anthropic.tools import tool_use
 from turnwise_server.api.models.served import ServedModel
 from turnwise_server.api.openapi import describe_json_body, describe_stream
 from turnwise_server.api.reply import Reply, StreamedReply

@@ -11,19 +11,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from turnwise_server.api.admission import Admission, reply_headers
-from turnwise_server.api.chat import failure_frame, identity_of
-from turnwise_server.api.chat_reply import usage_of
-from turnwise_server.api.completion_reply import TextCompletion, TextFrames, WholeText
-from turnwise_server.api.completion_request import (
-    CompletionRequest,
-    completion_turn,
-    parse_completion_request,
-)
+from turnwise_server.api.chat_completions.create import failure_frame, identity_of
+from turnwise_server.api.chat_completions.reply import usage_of
 from turnwise_server.api.models.served import ServedModel
 from turnwise_server.api.openapi import describe_errors, describe_json_body, describe_stream
 from turnwise_server.api.reply import Reply, StreamedReply
 from turnwise_server.api.services import new_id
 from turnwise_server.api.sse import DONE, PING
+from turnwise_server.api.text_completions.reply import TextCompletion, TextFrames, WholeText
+from turnwise_server.api.text_completions.request import (
+    CompletionRequest,
+    completion_turn,
+    parse_completion_request,
+)
 from turnwise_server.chat.turn import PreparedTurn
 
 router = APIRouter()

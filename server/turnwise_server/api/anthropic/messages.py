@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from turnwise_server.api.chat_request import MAX_PARTS
+from turnwise_server.api.chat_completions.request import MAX_PARTS
 from turnwise_server.api.sampling_request import Label
 from turnwise_server.api.validation import RequestModel, Text, missing_parameter, string_or_array
 from turnwise_server.chat.messages import ClientMessage, ContentPart

@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from turnwise_server.api.admission import Admission, ignored_params_header
-from turnwise_server.api.chat_request import client_messages
+from turnwise_server.api.chat_completions.request import client_messages
 from turnwise_server.api.openapi import describe_errors, describe_json_body
-from turnwise_server.api.tokenization_request import (
+from turnwise_server.api.tokenization.request import (
     ApplyTemplateRequest,
     DetokenizeRequest,
     TokenizeRequest,

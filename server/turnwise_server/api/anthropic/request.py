@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from turnwise_server.api.anthropic_messages import Blocks, Prompt, TurnMessage, make_prompt
-from turnwise_server.api.anthropic_tools import RequestTool, ToolChoice, tool_use
-from turnwise_server.api.chat_request import check_message_count
+from turnwise_server.api.anthropic.messages import Blocks, Prompt, TurnMessage, make_prompt
+from turnwise_server.api.anthropic.tools import RequestTool, ToolChoice, tool_use
+from turnwise_server.api.chat_completions.request import check_message_count
+from turnwise_server.api.chat_completions.tools import MAX_TOOLS
 from turnwise_server.api.sampling_request import Count, Label, ModelName, StopString, Unsupported
-from turnwise_server.api.tool_request import MAX_TOOLS
 from turnwise_server.api.validation import (
     Decimal,
     RequestModel,

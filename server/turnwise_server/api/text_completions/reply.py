@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from turnwise_server.api.chat_reply import ReplyIdentity
+from turnwise_server.api.chat_completions.reply import ReplyIdentity
 from turnwise_server.api.wire import Usage, encode_json
 from turnwise_server.chat.turn import ChoiceFinished, TextDelta, TokenText, TurnEvent
 

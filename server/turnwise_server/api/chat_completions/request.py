@@ -8,10 +8,17 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, Tag
 
+from turnwise_server.api.chat_completions.response_format import ResponseFormat, check_stop, format_grammar
+from turnwise_server.api.chat_completions.tools import (
+    CallId,
+    ToolCalls,
+    ToolChoice,
+    Tools,
+    tool_calls,
+    tool_use,
+)
 from turnwise_server.api.prompt_end import prompt_end
-from turnwise_server.api.response_format import ResponseFormat, check_stop, format_grammar
 from turnwise_server.api.sampling_request import Count, Label, SamplingRequest, Unsupported
-from turnwise_server.api.tool_request import CallId, ToolCalls, ToolChoice, Tools, tool_calls, tool_use
 from turnwise_server.api.validation import (
     Metadata,
     NoNul,
