@@ -49,22 +49,6 @@ def test_a_killed_engine_is_noticed_and_replaced(tiny_checkpoint: Path) -> None:
         assert server.children()[0].pid != engine.pid
 
 
-def test_requests_without_an_engine_get_a_server_error_object(tiny_checkpoint: Path) -> None:
-    with live_server(tiny_checkpoint) as server:
-        server.children()[0].kill()
-        statuses: set[int] = set()
-
-        def answered_again() -> bool:
-            reply = server.chat()
-            statuses.add(reply.status_code)
-            if reply.status_code != 200:
-                assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
-            return reply.status_code == 200
-
-        wait_until(answered_again, 60, 0.02)
-        assert statuses <= {200, 500, 503}
-
-
 @pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_server_exits_cleanly_and_takes_its_engine_along(
     tiny_checkpoint: Path, stop_signal: int
