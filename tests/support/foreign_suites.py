@@ -40,15 +40,17 @@ class ForeignClients:
     folder: Path
     """Where results go; the programs have a home in it."""
 
-    def run(self, command: Sequence[str], **more: str) -> subprocess.CompletedProcess[str]:
-        """Run a program of the environment, such as `["python", "-c", ...]`."""
+    def run(
+        self, command: Sequence[str], *, piped: str = "", **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program of the environment, such as `["python", "-c", ...]`, with more environment variables."""
         return subprocess.run(
             [str(BIN / command[0]), *command[1:]],
             env={**self.environment, **more},
             cwd=FOREIGN,
             capture_output=True,
             text=True,
-            stdin=subprocess.DEVNULL,
+            input=piped,
             timeout=LIMIT_S,
             check=False,
         )
