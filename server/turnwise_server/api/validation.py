@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -56,6 +57,23 @@ def _without_nul(text: str) -> str:
 NoNul = AfterValidator(_without_nul)
 Text = Annotated[str, NoNul]
 """A string that people could have written."""
+
+
+def _finite(value: dict[str, object]) -> dict[str, object]:
+    rest: list[object] = [value]
+    while rest:
+        match rest.pop():
+            case dict() as inner:
+                rest.extend(inner.values())
+            case list() as inner:
+                rest.extend(inner)
+            case float() as number if not math.isfinite(number):
+                raise fault("invalid_value", "Invalid '{param}': it holds a number that is too large.")
+    return value
+
+
+JsonObject = Annotated[dict[str, object], AfterValidator(_finite)]
+"""Any JSON object that can be written as JSON again: 1e400 can be read, but would be written as infinity."""
 
 Metadata = Annotated[
     dict[

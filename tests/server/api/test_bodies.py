@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.fake_server import HELLO, fake_server
+from support.tool_templates import HERMES
 from turnwise_server.api.chat_completions.request import (
     ChatCompletionRequest,
     parse_chat_request,
@@ -67,6 +68,28 @@ async def test_a_body_that_is_not_a_json_object_is_refused(body: bytes) -> None:
     assert (reply.status_code, error["type"], error["code"]) == (400, "invalid_request_error", "invalid_json")
     assert error["message"].startswith("We could not parse the JSON body of your request.")
     assert error["param"] is None
+
+
+@pytest.mark.parametrize("number", ["1e400", "[[-1e999]]"])
+async def test_no_free_json_holds_a_number_that_could_not_be_written_again(number: str) -> None:
+    free = f'{{"type": "object", "properties": {{"a": {{"default": {number}}}}}}}'
+    call = f'{{"role": "assistant", "content": [{{"type": "tool_use", "id": "a", "name": "f", "input": {free}}}]}}'
+    bodies = {
+        "/v1/chat/completions": f'"tools": [{{"type": "function", "function": {{"name": "f", "parameters": {free}}}}}]',
+        "/v1/responses": f'"input": "hi", "tools": [{{"type": "function", "name": "f", "parameters": {free}}}]',
+        "/v1/messages": f'"max_tokens": 9, "tools": [{{"name": "f", "input_schema": {free}}}]',
+        "/v1/messages/count_tokens": f'"messages": [{{"role": "user", "content": "hi"}}, {call}]',
+    }
+    async with fake_server(template=HERMES) as server:
+        for path, fields in bodies.items():
+            messages = (
+                ""
+                if "messages" in fields or path == "/v1/responses"
+                else f', "messages": {json.dumps(HELLO)}'
+            )
+            reply = await server.client.post(path, content=f'{{"model": "test", {fields}{messages}}}')
+            assert reply.status_code == 400, path
+            assert "a number that is too large" in reply.json()["error"]["message"], reply.text
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + "0" * 4000, "9" * 400, "1e1000000000"])

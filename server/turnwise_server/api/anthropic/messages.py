@@ -12,7 +12,7 @@ from pydantic import Field, Tag
 
 from turnwise_server.api.chat_completions.request import MAX_PARTS
 from turnwise_server.api.sampling_request import Label
-from turnwise_server.api.validation import RequestModel, Text, missing_parameter, string_or_array
+from turnwise_server.api.validation import JsonObject, RequestModel, Text, missing_parameter, string_or_array
 from turnwise_server.chat.messages import ClientMessage, ContentPart
 from turnwise_server.chat.tools import ToolCall
 from turnwise_server.errors import RequestError
@@ -38,7 +38,7 @@ class RequestBlock(RequestModel):
     text: Text | None = None
     id: Label | None = None
     name: Label | None = None
-    input: dict[str, object] | None = None
+    input: JsonObject | None = None
     tool_use_id: Label | None = None
     content: (
         Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from turnwise_server.api.validation import RequestModel, Text, missing_parameter
+from turnwise_server.api.validation import JsonObject, RequestModel, Text, missing_parameter
 from turnwise_server.chat.tools import Tool, ToolUse
 from turnwise_server.errors import RequestError
 
@@ -20,7 +20,7 @@ class RequestTool(RequestModel):
     name: ToolName
     type: Annotated[str, Field(max_length=64)] | None = None
     description: Text | None = None
-    input_schema: dict[str, object] | None = None
+    input_schema: JsonObject | None = None
     strict: bool | None = None
     cache_control: dict[str, object] | None = None
 

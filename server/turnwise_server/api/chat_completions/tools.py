@@ -9,7 +9,15 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from turnwise_server.api.errors import shorten
-from turnwise_server.api.validation import NoNul, RequestModel, Text, fault, missing_parameter, type_name
+from turnwise_server.api.validation import (
+    JsonObject,
+    NoNul,
+    RequestModel,
+    Text,
+    fault,
+    missing_parameter,
+    type_name,
+)
 from turnwise_server.chat.tools import Tool, ToolCall, ToolUse
 from turnwise_server.errors import RequestError
 
@@ -60,7 +68,7 @@ class RequestFunction(RequestModel):
 
     name: FunctionName
     description: Text | None = None
-    parameters: dict[str, object] | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
 
 
