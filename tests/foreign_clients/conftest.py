@@ -24,7 +24,7 @@ LIMITED_KEY = "sk-test-of-a-limited-client"
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """The addresses that tests speak to, each ending in /v1."""
+    """The addresses that tests speak to, each ending in /v1. Parameters that a server does not know are errors."""
 
     scripted: str
     """Says what conversation.py says, to KEY; LIMITED_KEY gets 429, any other 401."""
@@ -43,7 +43,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         scripted = stack.enter_context(live_server(model, *_scripted(folder)))
         busy = stack.enter_context(live_server(model, *_busy(folder)))
         stack.enter_context(_full(busy))
-        babbling = stack.enter_context(live_server(random, "--dtype", "float32"))
+        babbling = stack.enter_context(live_server(random, "--dtype", "float32", "--strict-params"))
         yield Servers(f"{scripted.url}/v1", f"{busy.url}/v1", f"{babbling.url}/v1")
 
 
@@ -84,7 +84,15 @@ def _scripted(folder: Path) -> tuple[str, ...]:
     keys.write_text(
         f"sha256:{hash_key(KEY).digest} good\nsha256:{hash_key(LIMITED_KEY).digest} limited tpm=1\n"
     )
-    flags = ("--engine", "fake", "--fake-script", str(script), "--default-max-tokens", "8192")
+    flags = (
+        "--engine",
+        "fake",
+        "--fake-script",
+        str(script),
+        "--default-max-tokens",
+        "8192",
+        "--strict-params",
+    )
     return (*flags, "--api-keys-file", str(keys))
 
 
