@@ -18,6 +18,8 @@ from support.tiny_checkpoints import write_tiny_checkpoint
 from support.tool_templates import HERMES
 from turnwise_server.auth import hash_key
 
+collect_ignore = ["suites"]  # for other test runners, which the tests here start
+
 KEY = "sk-test-of-a-good-client"
 LIMITED_KEY = "sk-test-of-a-limited-client"
 
