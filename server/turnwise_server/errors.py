@@ -2,7 +2,8 @@
 
 TurnwiseError
 ├── ConfigurationError          the server cannot start as told; the message names the setting and the remedy
-│   └── CheckpointError         a model directory that cannot be served; names the file and the remedy
+│   ├── CheckpointError         a model directory that cannot be served; names the file and the remedy
+│   └── PolicyError             a policy file that is wrong; names the file, the line and the reason
 ├── api.errors.ApiError         a refusal that only HTTP knows (keys, addresses, sizes, deadlines)
 ├── RequestError                the client's request is at fault
 │   └── ContextLengthError      the prompt cannot fit the model's context
@@ -27,6 +28,10 @@ class ConfigurationError(TurnwiseError):
 
 class CheckpointError(ConfigurationError):
     """A model directory cannot be served; the message names the file and the remedy."""
+
+
+class PolicyError(ConfigurationError):
+    """A policy file is wrong; the message names the file, the line and the reason."""
 
 
 class RequestError(TurnwiseError):
