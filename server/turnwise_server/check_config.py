@@ -50,17 +50,18 @@ def check_traces(settings: Settings) -> None:
 
 
 def check_models(settings: Settings) -> list[str]:
-    """Check the device, and each model directory's files, tokenizer and chat template. Weights are not read.
+    """Check the device, the quantization, and each model directory's files, tokenizer and chat template.
 
-    Returns the models that were left out: names on the Hugging Face hub, since a check downloads nothing.
+    Weights are not read. Returns the models that were left out: names on the Hugging Face hub, since a check
+    downloads nothing.
 
     Raises:
         ConfigurationError: the server would not start like this.
     """
     if settings.engine == "torch":
-        from turnwise_server.engine.hardware import choose_device
+        from turnwise_server.engine.hardware import check_quantization, choose_device
 
-        choose_device(settings.device)
+        check_quantization(settings.quantization, choose_device(settings.device))
     hub_names = [model for model in settings.named_models.values() if _is_hub_name(model)]
     for model in settings.named_models.values():
         if model not in hub_names or settings.engine == "fake":

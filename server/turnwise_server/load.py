@@ -59,6 +59,7 @@ def make_engine(settings: Settings, model: str) -> Engine:
         model,
         device=settings.device,
         dtype=settings.dtype,
+        quantization=settings.quantization,
         threads=settings.threads,
         max_batch=settings.max_batch,
         kv_memory_mb=settings.kv_memory_mb,

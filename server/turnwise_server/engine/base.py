@@ -87,6 +87,7 @@ class EngineInfo:
     fingerprint: str
     """Hex digest over weights and configuration: equal fingerprints generate equally."""
     dtype: str
+    """The number format computed with, after that of the weights if it is another: "bfloat16", "int8/bfloat16"."""
     device: str
     stop_token_ids: frozenset[int] = frozenset()
     """Union of every end-of-sequence and end-of-turn id the checkpoint names."""

@@ -67,9 +67,9 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     return Checkpoint(path, config, weight_files, _stop_token_ids(path, config))
 
 
-def fingerprint(checkpoint: Checkpoint, dtype: str) -> str:
+def fingerprint(checkpoint: Checkpoint, number_format: str) -> str:
     """Return a hex digest over configuration, weights and number format: equal ones generate equally."""
-    digest = hashlib.sha256(dtype.encode())
+    digest = hashlib.sha256(number_format.encode())
     for file in (checkpoint.path / "config.json", *checkpoint.weight_files):
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())

@@ -44,6 +44,21 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
+def check_quantization(name: str, device: torch.device) -> None:
+    """Check that weights can be kept in this form on the device.
+
+    Raises:
+        ConfigurationError: the name is unknown, or the device does not compute with it.
+    """
+    if name not in ("none", "int8"):
+        raise ConfigurationError(f"quantization {name!r} is unknown. Use none or int8.")
+    if name == "int8" and device.type != "cpu":
+        raise ConfigurationError(
+            f"quantization int8 runs on CPUs only, and the device is {str(device)!r}. "
+            "Use --quantization none, or --device cpu."
+        )
+
+
 def use_threads(threads: int | None) -> None:
     """Compute with so many threads: by default one for each physical core, or what OMP_NUM_THREADS says."""
     if threads is None and "OMP_NUM_THREADS" not in os.environ:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
 from turnwise_server.engine.forward import PrefillChunk
+from turnwise_server.engine.int8 import embed, linear
 from turnwise_server.engine.kv_cache import KVBlock, KVFormat, LayerShape
 from turnwise_server.engine.llama_weights import LlamaWeights
 
@@ -33,9 +34,9 @@ class LlamaForward:
 
     def __init__(self, weights: LlamaWeights) -> None:
         shape = LayerShape(weights.kv_heads, weights.head_dim, weights.head_dim)
-        self.dtype, self.device = weights.embedding.dtype, weights.embedding.device
+        self.dtype, self.device = weights.final_norm.dtype, weights.final_norm.device
         self.kv_format = KVFormat((shape,) * len(weights.layers), self.dtype, self.device)
-        self.vocab_size = weights.head.shape[0]
+        self.vocab_size = weights.vocab_size
         self._weights = weights
         self._heads, self._kv_heads, self._head_dim = weights.heads, weights.kv_heads, weights.head_dim
         half = weights.head_dim // 2
@@ -83,7 +84,7 @@ class LlamaForward:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return hidden states `[T, C]` and the rotation of each token, cosine and signed sine `[T, 1, D]`."""
         positions = positions.to(self.device)
-        hidden = F.embedding(torch.tensor(token_ids, device=self.device), self._weights.embedding)
+        hidden = embed(torch.tensor(token_ids, device=self.device), self._weights.embedding)
         return hidden, self._cos[positions, None], self._signed_sin[positions, None]
 
     def _project(
@@ -92,7 +93,7 @@ class LlamaForward:
         """Return scaled, rotated queries `[T, Hq, D]`, rotated keys and values `[T, Hk, D]`."""
         layer = self._weights.layers[index]
         normed = self._norm(hidden, layer.input_norm)
-        qkv = F.linear(normed, layer.qkv, layer.qkv_bias).view(len(hidden), -1, self._head_dim)
+        qkv = linear(normed, layer.qkv, layer.qkv_bias).view(len(hidden), -1, self._head_dim)
         both = qkv[:, : self._heads + self._kv_heads]
         rotated = torch.addcmul(both * cos, both.roll(self._head_dim // 2, -1), sin)
         return (
@@ -125,13 +126,13 @@ class LlamaForward:
     def _finish(self, index: int, hidden: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
         """Add attention's output and the feed-forward block to the residual stream, `[T, C]`."""
         layer = self._weights.layers[index]
-        hidden = hidden + F.linear(mixed, layer.output)
+        hidden = hidden + linear(mixed, layer.output)
         normed = self._norm(hidden, layer.post_norm)
-        gate, up = F.linear(normed, layer.gate_up).chunk(2, -1)
-        return hidden.add_(F.linear(F.silu(gate).mul_(up), layer.down))
+        gate, up = linear(normed, layer.gate_up).chunk(2, -1)
+        return hidden.add_(linear(F.silu(gate).mul_(up), layer.down))
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return F.linear(self._norm(hidden, self._weights.final_norm), self._weights.head)
+        return linear(self._norm(hidden, self._weights.final_norm), self._weights.head)
 
     def _norm(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(hidden, weight.shape, weight, self._weights.norm_eps)

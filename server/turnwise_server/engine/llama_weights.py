@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
+
+from turnwise_server.engine.int8 import Matrix, stack
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -18,23 +20,24 @@ _STATIC_ROPE = {"default", "linear", "llama3", "yarn"}
 
 @dataclass(frozen=True, slots=True)
 class LlamaLayer:
-    """One layer's weights; matrices are `[out, in]`."""
+    """One layer's weights; matrices are `[out, in]`, of floats or rounded to int8."""
 
     input_norm: torch.Tensor
-    qkv: torch.Tensor
+    qkv: Matrix
     qkv_bias: torch.Tensor | None
-    output: torch.Tensor
+    output: Matrix
     post_norm: torch.Tensor
-    gate_up: torch.Tensor
-    down: torch.Tensor
+    gate_up: Matrix
+    down: Matrix
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaWeights:
     """A whole model's weights; the rotary tables are `[context, head_dim]`."""
 
-    embedding: torch.Tensor
-    head: torch.Tensor
+    embedding: Matrix
+    head: Matrix
+    vocab_size: int
     final_norm: torch.Tensor
     layers: tuple[LlamaLayer, ...]
     heads: int
@@ -68,14 +71,15 @@ def can_fuse(module: PreTrainedModel) -> bool:
 def fuse(module: PreTrainedModel, context_length: int) -> LlamaWeights:
     """Return the module's weights, fused. The module is emptied layer by layer, so that memory holds them once."""
     config, model = module.config, module.model
-    embedding = model.embed_tokens.weight
-    positions = torch.arange(context_length, device=embedding.device)[None]
-    cos, sin = model.rotary_emb(embedding, positions)
+    final_norm = model.norm.weight.detach()
+    positions = torch.arange(context_length, device=final_norm.device)[None]
+    cos, sin = model.rotary_emb(final_norm, positions)
     head_dim = model.layers[0].self_attn.head_dim
     return LlamaWeights(
-        embedding=embedding.detach(),
-        head=module.lm_head.weight.detach(),
-        final_norm=model.norm.weight.detach(),
+        embedding=_matrix(model.embed_tokens),
+        head=_matrix(module.lm_head),
+        vocab_size=config.vocab_size,
+        final_norm=final_norm,
         layers=tuple(_fuse_layer(module, index) for index in range(len(model.layers))),
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
@@ -94,12 +98,21 @@ def _fuse_layer(module: PreTrainedModel, index: int) -> LlamaLayer:
     has_bias = attention.q_proj.bias is not None
     fused = LlamaLayer(
         input_norm=layer.input_layernorm.weight.detach(),
-        qkv=torch.cat([p.weight for p in projections]),
+        qkv=stack([_matrix(p) for p in projections]),
         qkv_bias=torch.cat([p.bias for p in projections]) if has_bias else None,
-        output=attention.o_proj.weight.detach(),
+        output=_matrix(attention.o_proj),
         post_norm=layer.post_attention_layernorm.weight.detach(),
-        gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
-        down=mlp.down_proj.weight.detach(),
+        gate_up=stack([_matrix(mlp.gate_proj), _matrix(mlp.up_proj)]),
+        down=_matrix(mlp.down_proj),
     )
     layers[index] = nn.Identity()
     return fused
+
+
+class _HasMatrix(Protocol):
+    weight: Matrix
+
+
+def _matrix(layer: _HasMatrix) -> Matrix:
+    weight = layer.weight
+    return weight.detach() if isinstance(weight, torch.Tensor) else weight

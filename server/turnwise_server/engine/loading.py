@@ -12,7 +12,13 @@ from turnwise_server.engine.checkpoint import Checkpoint, fingerprint, open_chec
 from turnwise_server.engine.core import CONTEXTS_NEEDED, EngineCore
 from turnwise_server.engine.forward import ModelForward
 from turnwise_server.engine.grammar import GrammarCompiler
-from turnwise_server.engine.hardware import available_memory, choose_device, choose_dtype, use_threads
+from turnwise_server.engine.hardware import (
+    available_memory,
+    check_quantization,
+    choose_device,
+    choose_dtype,
+    use_threads,
+)
 from turnwise_server.engine.kv_cache import round_up
 from turnwise_server.engine.kv_pool import batch_rows
 from turnwise_server.engine.options import EngineOptions
@@ -41,12 +47,15 @@ def load_engine(options: EngineOptions) -> tuple[EngineCore, EngineInfo]:
     use_threads(options.threads)
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
-    dtype_name = str(dtype).removeprefix("torch.")
+    check_quantization(options.quantization, device)
+    number_format = str(dtype).removeprefix("torch.")
+    if options.quantization != "none":
+        number_format = f"{options.quantization}/{number_format}"
     checkpoint = open_checkpoint(options.model)
     context_length = choose_context_length(checkpoint, options.context_length)
     with ThreadPoolExecutor(1) as hashing:
-        digest = hashing.submit(fingerprint, checkpoint, dtype_name)
-        forward = load_forward(checkpoint, device, dtype, context_length)
+        digest = hashing.submit(fingerprint, checkpoint, number_format)
+        forward = load_forward(checkpoint, device, dtype, context_length, options.quantization)
         grammars = GrammarCompiler.load(
             checkpoint.path, vocab_size=forward.vocab_size, stop_token_ids=checkpoint.stop_token_ids
         )
@@ -54,7 +63,7 @@ def load_engine(options: EngineOptions) -> tuple[EngineCore, EngineInfo]:
             context_length=context_length,
             vocab_size=forward.vocab_size,
             fingerprint=digest.result(),
-            dtype=dtype_name,
+            dtype=number_format,
             device=str(device),
             stop_token_ids=checkpoint.stop_token_ids,
             takes_grammars=grammars is not None,
@@ -71,19 +80,27 @@ def load_engine(options: EngineOptions) -> tuple[EngineCore, EngineInfo]:
 
 
 def load_forward(
-    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, context_length: int
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: torch.dtype,
+    context_length: int,
+    quantization: str = "none",
 ) -> ModelForward:
     """Load a checkpoint's weights and return the fastest forward that computes its architecture.
 
     Raises:
         CheckpointError: the engine cannot serve the architecture, or the weights do not fit it.
+        ConfigurationError: the architecture has nothing that the quantization takes.
     """
+    from turnwise_server.engine.int8_modules import round_module
     from turnwise_server.engine.llama_forward import LlamaForward
     from turnwise_server.engine.llama_weights import can_fuse, fuse
     from turnwise_server.engine.module_check import check_forward
     from turnwise_server.engine.module_forward import ModuleForward
 
     module = load_module(checkpoint, device, dtype)
+    if quantization == "int8":
+        round_module(module)
     if can_fuse(module):
         return LlamaForward(fuse(module, context_length))
     with torch.inference_mode():

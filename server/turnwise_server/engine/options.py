@@ -17,3 +17,4 @@ class EngineOptions:
     kv_memory_mb: int | None = None
     context_length: int | None = None
     prefill_chunk: int = 512
+    quantization: str = "none"

@@ -31,6 +31,7 @@ class ProcessEngine:
         model: directory of a Hugging Face causal language model, or its name on the hub.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
         dtype: "auto" (bfloat16 where the hardware computes with it, else float32), or one of them, or float16.
+        quantization: "none", or "int8" to keep matrices as 8-bit integers, on a CPU.
         threads: of torch in the engine process; by default one for each physical core.
         max_batch: how many sequences run at once.
         kv_memory_mb: budget of the key-value cache in MiB; by default what it could ever use, up to 30% of the
@@ -48,6 +49,7 @@ class ProcessEngine:
         *,
         device: str = "auto",
         dtype: str = "auto",
+        quantization: str = "none",
         threads: int | None = None,
         max_batch: int = 32,
         kv_memory_mb: int | None = None,
@@ -61,6 +63,7 @@ class ProcessEngine:
             model=str(model),
             device=device,
             dtype=dtype,
+            quantization=quantization,
             threads=threads,
             max_batch=max_batch,
             kv_memory_mb=kv_memory_mb,

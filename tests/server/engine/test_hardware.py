@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from turnwise_server.engine.hardware import available_memory, choose_device, choose_dtype, use_threads
+from turnwise_server.engine.hardware import (
+    available_memory,
+    check_quantization,
+    choose_device,
+    choose_dtype,
+    use_threads,
+)
 from turnwise_server.errors import ConfigurationError
 
 CPU = torch.device("cpu")
@@ -60,3 +66,12 @@ def test_threads_are_as_told_then_as_the_environment_says_then_the_physical_core
 
 def test_available_memory_is_some_but_not_all_of_the_world() -> None:
     assert 2**20 < available_memory(CPU) < 2**50
+
+
+def test_int8_is_for_cpus() -> None:
+    check_quantization("int8", CPU)
+    check_quantization("none", torch.device("cuda:0"))
+    with pytest.raises(ConfigurationError, match="int8 runs on CPUs only, and the device is 'cuda:0'"):
+        check_quantization("int8", torch.device("cuda:0"))
+    with pytest.raises(ConfigurationError, match="'int4' is unknown"):
+        check_quantization("int4", CPU)
