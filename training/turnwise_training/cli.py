@@ -74,6 +74,27 @@ def ladder(
 
 
 @app.command()
+def safety(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    licences: Annotated[
+        str, typer.Option(help="`permissive` for weights that ship; `all` reads every row, for experiments.")
+    ] = "permissive",
+    dry_run: DryRun = False,
+    force: Force = False,
+) -> None:
+    """Train the detector of harmful messages, choose its thresholds and measure it on sources held out whole."""
+    from turnwise_training.safety.config import SafetyConfig
+    from turnwise_training.safety.train import describe, run_safety
+
+    config = load_config(SafetyConfig, recipe, [*(overrides or []), f"licences={licences}"])
+    if dry_run:
+        typer.echo(json.dumps({"config": as_json(config), **describe(config)}, indent=2))
+    else:
+        run_safety(config, force=force)
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="A run's folder, such as runs/NAME.")],
     evaluation: Annotated[
