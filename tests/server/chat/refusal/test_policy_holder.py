@@ -110,7 +110,7 @@ async def test_a_watched_file_is_read_anew_until_the_watch_ends(file: Path) -> N
     watch = asyncio.create_task(watch_policy(holder, interval_s=0.01))
     replace(file, RENAMED)
     async with asyncio.timeout(5):
-        while holder.current.policy.name != "renamed":
+        while holder.current.policy.name != "renamed":  # noqa: ASYNC110 - a watch tells nobody
             await asyncio.sleep(0.01)
     watch.cancel()
     with suppress(asyncio.CancelledError):
