@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,23 @@ from support.tiny_checkpoints import write_tiny_checkpoint
 from support.tool_templates import HERMES
 from turnwise_server.auth import hash_key
 
+TestStatus = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
+
 collect_ignore = ["suites"]  # for other test runners, which the tests here start
 
 KEY = "sk-test-of-a-good-client"
 LIMITED_KEY = "sk-test-of-a-limited-client"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_report_teststatus(
+    report: pytest.CollectReport | pytest.TestReport,
+) -> Generator[None, TestStatus, TestStatus]:
+    """Let every subtest be shown with its name, which schemathesis takes off."""
+    category, letter, word = yield
+    if isinstance(report, pytest.SubtestReport) and word:
+        return category, letter, f"{str(word).partition('[')[0]}[{report.context.msg}]"
+    return category, letter, word
 
 
 @dataclass(frozen=True, slots=True)
