@@ -47,7 +47,7 @@ class PlainText:
         """Return a number that their tokens cannot fall below, without tokenising: megabytes cost milliseconds."""
         if self._longest_token is None:
             return 0
-        return sum(-(-len(text.strip().encode()) // self._longest_token) for text in texts)
+        return sum(-(-len(text.encode()) // self._longest_token) for text in texts)
 
     def prompt(self, prompt: str | Sequence[int], *, context_length: int) -> tuple[int, ...]:
         """Return the ids of a prompt that a client wrote: as text, or as ids, which are taken as they are.

@@ -26,6 +26,9 @@ NO_TOOLS = ToolUse()
 MAX_COUNTED_CONTEXTS = 8
 """Messages are counted up to this many times the context: enough to say by how much they are too long."""
 
+MAX_CACHED_CHARACTERS = 16_384
+"""Texts that are longer are counted anew, so that what is remembered stays small."""
+
 _TURN_OVERHEAD = 8
 """About how many tokens a template writes around a turn; only steers how much truncation drops at once."""
 
@@ -53,7 +56,7 @@ class PromptWriter:
         self._takes_grammars = takes_grammars
         # Encoding with and without control tokens is a mode of the tokenizer, so two threads must not share a moment.
         self._lock = threading.Lock()
-        self._content_tokens = lru_cache(maxsize=4096)(self._count_tokens)
+        self._remembered_tokens = lru_cache(maxsize=4096)(self._count_tokens)
         self.end_of_turn_id = self._template.end_of_turn_id()
         """The control token that the template writes after a reply, if it writes one."""
 
@@ -98,7 +101,10 @@ class PromptWriter:
             ContextLengthError: the conversation does not fit, and truncation may not or cannot help.
         """
         counts = context.TokenCounts(
-            partial(self._template.render, end=end), self._turn_tokens, self._rest_tokens, self._least_tokens
+            partial(self._template.render, end=end),
+            self._turn_tokens,
+            self._rest_tokens,
+            partial(self._least_tokens, end=end),
         )
         conversation = self._conversation(messages, end, tools, calls)
         with self._lock:
@@ -115,7 +121,7 @@ class PromptWriter:
             ContextLengthError: they are so long that counting their tokens would be a waste.
         """
         conversation = self._conversation(messages, end, tools, self.plan_calls(tools))
-        least = self._least_tokens(conversation)
+        least = self._least_tokens(conversation, end)
         if least > MAX_COUNTED_CONTEXTS * self._context_length:
             raise ContextLengthError(
                 context_length=self._context_length, prompt_tokens=least, is_lower_bound=True
@@ -167,14 +173,28 @@ class PromptWriter:
             self._content_tokens(text) + _TURN_OVERHEAD for text in (conversation.system or "", *tools)
         )
 
-    def _least_tokens(self, conversation: Conversation) -> int:
-        """What no tokenisation can fall below, at a fraction of its cost: megabytes are refused in milliseconds."""
-        texts = (
-            conversation.system or "",
-            *(tool.description for tool in conversation.tools),
-            *(turn.content for turn in conversation.turns),
+    def _least_tokens(self, conversation: Conversation, end: PromptEnd) -> int:
+        """What no tokenisation can fall below, at a fraction of its cost: megabytes are refused in milliseconds.
+
+        Templates may trim texts and write schemas and arguments in their own way. Where that could matter, what the
+        template makes of them counts.
+        """
+        system, tools, turns = conversation.system or "", conversation.tools, conversation.turns
+        texts = (system, *(tool.description for tool in tools), *(turn.content for turn in turns))
+        least = self.plain.at_least(*(text.strip() for text in texts))
+        schemas = (json.dumps(dict(tool.parameters)) for tool in tools)
+        arguments = (call.arguments for turn in turns for call in turn.tool_calls)
+        if least <= self._context_length < self.plain.at_least(*texts, *schemas, *arguments):
+            return self.plain.at_least(self._template.render_text(conversation, end))
+        return least
+
+    def _content_tokens(self, text: str) -> int:
+        least = self.plain.at_least(text)
+        if least > self._context_length:
+            return least  # It is dropped whatever it comes to.
+        return (
+            self._remembered_tokens(text) if len(text) <= MAX_CACHED_CHARACTERS else self._count_tokens(text)
         )
-        return self.plain.at_least(*texts)
 
     def _count_tokens(self, text: str) -> int:
         return len(self.plain.encode(text))

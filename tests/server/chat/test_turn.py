@@ -199,6 +199,28 @@ async def test_the_bound_that_refuses_early_never_refuses_what_fits(
             assert model.prepare(TurnRequest("r", messages, truncation=truncation)).prompt_tokens <= tokens
 
 
+@pytest.mark.parametrize("text", [" ", "\n", " \n"])
+@pytest.mark.parametrize("truncation", ["auto", "disabled"])
+async def test_megabytes_of_white_space_are_refused_or_dropped_unread(
+    text: str, truncation: Literal["auto", "disabled"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Templates may trim it, so it does not count until the template has written it; nothing long is remembered."""
+    model, _ = await chat_model(context_length=512)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("it was tokenised")
+
+    monkeypatch.setattr(model.prompts.plain, "encode", refuse)
+    monkeypatch.setattr(model.prompts._template._tokenizer, "_encode_plus", refuse)
+    long = ClientMessage("user", text * 1_000_000)
+    with pytest.raises(ContextLengthError):
+        model.prepare(TurnRequest("r", (long,), truncation=truncation))
+    monkeypatch.undo()
+    messages = (long, ClientMessage("assistant", "hi"), ClientMessage("user", "hello"))
+    if truncation == "auto":
+        assert model.prepare(TurnRequest("r", messages)).dropped_messages == 2
+
+
 async def test_a_bias_for_no_token_is_refused() -> None:
     model, _ = await chat_model()
     with pytest.raises(RequestError, match="logit_bias"):
