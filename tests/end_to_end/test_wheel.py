@@ -43,6 +43,8 @@ def assert_complete(wheel: Path) -> None:
         assert f"{package}/py.typed" in names
     for file in ("config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "README.md"):
         assert f"turnwise_server/starter/{file}" in names
+    for file in ("turnwise_server/policies/default.yaml", "turnwise_training/policies/policy.schema.json"):
+        assert file in names
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
 
 
