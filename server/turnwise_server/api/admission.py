@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from starlette.requests import Request
 
@@ -117,5 +118,6 @@ def reply_headers(prepared: PreparedTurn, ignored_params: Iterable[str] = ()) ->
 def ignored_params_header(ignored_params: Iterable[str]) -> dict[str, str]:
     """Name what was ignored, if anything was."""
     # Names come from the client: only those that are safe in a header are repeated.
-    names = [name for name in ignored_params if _HEADER_SAFE.fullmatch(name)]
-    return {"x-ignored-params": ", ".join(names[:MAX_NAMED_PARAMS])} if names else {}
+    safe = (name for name in ignored_params if _HEADER_SAFE.fullmatch(name))
+    names = list(islice(safe, MAX_NAMED_PARAMS))
+    return {"x-ignored-params": ", ".join(names)} if names else {}
