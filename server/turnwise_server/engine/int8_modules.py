@@ -40,6 +40,7 @@ class Int8Embedding(nn.Module):
 def round_module(module: PreTrainedModel) -> None:
     """Replace each linear layer whose shape int8 takes, and free it at once. Subclasses of linear layers stay.
 
+    What stays is copied: one weight that still lies in the mapped checkpoint file would keep all of it in memory.
     An output layer that shares its matrix with the token embeddings goes on sharing it, or stays, too.
 
     Raises:
@@ -52,7 +53,7 @@ def round_module(module: PreTrainedModel) -> None:
         layer = module.get_submodule(name)
         weight = layer.weight.detach().t() if isinstance(layer, Conv1D) else layer.weight.detach()
         if layer.weight is not tied and can_round(weight):
-            bias = None if layer.bias is None else layer.bias.detach()
+            bias = None if layer.bias is None else layer.bias.detach().clone()
             parent, _, child = name.rpartition(".")
             setattr(module.get_submodule(parent), child, Int8Linear(_round(name, weight), bias))
     if not any(isinstance(layer, Int8Linear) for layer in module.modules()):
@@ -60,6 +61,8 @@ def round_module(module: PreTrainedModel) -> None:
             f"The architecture {type(module).__name__!r} has no linear layers that int8 takes. "
             "Serve it with --quantization none."
         )
+    for parameter in module.parameters():
+        parameter.data = parameter.data.clone()
 
 
 def _round_shared_embeddings(module: PreTrainedModel) -> None:
