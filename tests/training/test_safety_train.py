@@ -116,3 +116,33 @@ def test_licences_must_be_known(tmp_path: Path) -> None:
         CliRunner().invoke(
             app, ["safety", str(write_world(tmp_path)), "--licences", "some"], catch_exceptions=False
         )
+
+
+def test_evaluate_safety_prints_and_writes_figures_of_any_labelled_file(tmp_path: Path) -> None:
+    recipe = write_world(tmp_path)
+    CliRunner().invoke(app, ["safety", str(recipe)], catch_exceptions=False)
+    figures = tmp_path / "figures.json"
+    done = CliRunner().invoke(
+        app,
+        [
+            "evaluate",
+            "safety",
+            str(tmp_path / "rows.jsonl"),
+            "--detector",
+            str(tmp_path / "out"),
+            "--output",
+            str(figures),
+        ],
+        catch_exceptions=False,
+    )
+    assert "| final_safe | harmless, ordinary | 40 |" in done.stdout
+    assert "base rate of 0.500" in done.stdout
+    assert "paint" not in done.stdout + figures.read_text()
+    assert json.loads(figures.read_text())["requests"]["n"] == 240
+
+
+def test_evaluate_still_takes_a_recipe(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no recipe at nowhere"):
+        CliRunner().invoke(app, ["evaluate", "nowhere.yaml"], catch_exceptions=False)
+    with pytest.raises(ConfigurationError, match="no recipe at nowhere"):
+        CliRunner().invoke(app, ["evaluate", "--force", "nowhere.yaml"], catch_exceptions=False)

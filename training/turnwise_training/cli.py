@@ -6,9 +6,10 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
+from typer.core import TyperGroup
 
 from turnwise_training.config import LadderConfig
 from turnwise_training.data_cli import app as data_app
@@ -19,8 +20,22 @@ from turnwise_training.stages import STAGES
 FIRST_SPEAKS_S = 5.0
 """How long other processes hold back an error that the first one may have too; its end ends them."""
 
+
+class RecipeByDefault(TyperGroup):
+    """A group whose first argument may be a recipe: `evaluate RECIPE` means `evaluate recipe RECIPE`."""
+
+    def parse_args(self, ctx: object, args: list[str]) -> list[str]:
+        """Put `recipe` before arguments that begin with no command's name."""
+        named = not args or args[0] in {*self.commands, "--help"}
+        return super().parse_args(cast("typer.Context", ctx), args if named else ["recipe", *args])
+
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a dialogue model, stage by stage.")
+evaluate_app = typer.Typer(
+    no_args_is_help=True, cls=RecipeByDefault, help="Judge checkpoints by a recipe, or a safety detector."
+)
 app.add_typer(data_app, name="data")
+app.add_typer(evaluate_app, name="evaluate")
 
 Recipe = Annotated[Path, typer.Argument(help="The recipe: a YAML file of this stage's settings.")]
 Overrides = Annotated[
@@ -32,7 +47,7 @@ DryRun = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace a finished output directory.")]
 
 
-def _stage_command(name: str, text: str) -> None:
+def _stage_command(name: str, text: str, *, group: typer.Typer = app, called: str | None = None) -> None:
     """Add the command of a stage; all of them take a recipe, overrides, --dry-run and --force."""
     stage = STAGES[name]
 
@@ -45,7 +60,7 @@ def _stage_command(name: str, text: str) -> None:
         else:
             stage.run(config, force=force)
 
-    app.command(name, help=text)(command)
+    group.command(called or name, help=text)(command)
 
 
 _stage_command("tokenizer", "Train a byte-level BPE tokenizer with the chat template.")
@@ -54,7 +69,24 @@ _stage_command("sft", "Fine-tune a model on demonstrations: loss on the assistan
 _stage_command("sample", "Sample several answers to each prompt, for people or a reward to rank.")
 _stage_command("reward", "Train a reward model on rankings, all answers to a prompt in one batch element.")
 _stage_command("ppo", "Train a fine-tuned model against its rewards by PPO, with a pretraining mix if named.")
-_stage_command("evaluate", "Judge checkpoints: held-out loss, win rates, refusals; write evaluation.json.")
+_stage_command(
+    "evaluate",
+    "Judge checkpoints: held-out loss, win rates, refusals; write evaluation.json.",
+    group=evaluate_app,
+    called="recipe",
+)
+
+
+@evaluate_app.command("safety")
+def evaluate_safety(
+    files: Annotated[list[Path], typer.Argument(help="Rows with prompt, label, category, source, license.")],
+    detector: Annotated[Path, typer.Option(help="The detector's directory.")] = Path("models/safety"),
+    output: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
+) -> None:
+    """Print recall, false refusals and PR-AUC of a detector by source, with intervals and base rates."""
+    from turnwise_training.safety.evaluate import evaluate_files
+
+    typer.echo(evaluate_files(files, detector=detector, output=output))
 
 
 @app.command()
