@@ -129,14 +129,12 @@ async def test_promise_14_a_stream_opens_at_once_and_is_never_silent_for_long(ro
         "messages": '"role":"assistant"',
     }
     asked = ROUTES[route]
-    slow: dict[str, Any] = {"max_batch": 1, "prefill_delay_s": 0.3}
+    slow: dict[str, Any] = {"max_batch": 1, "prefill_delay_s": 0.8}
     async with fake_server("!", settings={"ping_interval_s": 0.03}, **slow) as server:
         connections = [AsgiConnection(server.app, asked.body(stream=True), path=asked.path) for _ in range(2)]
-        began = time.monotonic()
         await until(lambda: all(opening[route] in connection.text for connection in connections))
         assert (server.engine.running, server.engine.waiting) == (1, 1)
-        assert time.monotonic() - began < 0.25, "before there is a token"
-        assert not server.engine.stats().generated_tokens
+        assert not server.engine.stats().generated_tokens, "before there is a token"
         for connection in connections:
             assert connection.status == 200
             assert dict(connection.sent[0]["headers"])[b"x-accel-buffering"] == b"no"
