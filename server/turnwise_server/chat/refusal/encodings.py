@@ -1,0 +1,91 @@
+"""Finds what is encoded in a text and decodes it: base64, hexadecimal, URL escapes, rot13, letters backwards. Pure.
+
+Each decoder takes a text and returns all that it found in it, as one text, "" for nothing: decoys in front of a piece
+cannot use up a limit. None returns more than it read. Whether the result is worth judging is `readable`'s business.
+"""
+
+from __future__ import annotations
+
+import binascii
+import codecs
+import re
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Final, Literal
+from urllib.parse import unquote_to_bytes
+
+from turnwise_server.chat.refusal.readable import common_words, is_printable
+
+Encoding = Literal["base64", "hex", "rot13", "url", "reversed"]
+
+_BASE64_LINES: Final = re.compile(r"(?<=[A-Za-z0-9+/]{40})\n(?=[A-Za-z0-9+/])")
+"""A line break inside of one piece: base64 is wrapped at 64 or 76 characters."""
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/]{16,}")
+_BASE64_URL: Final = str.maketrans("-_", "+/")
+_HEX_NOISE: Final = re.compile(r"\\x|\b0x|(?<=[0-9a-fA-F]{2})[ :,\-\n](?=(?:\\x|0x)?[0-9a-fA-F]{2})")
+_HEX: Final = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-f]{16,}|[0-9A-F]{16,})")
+_ESCAPE: Final = re.compile("%[0-9A-Fa-f]{2}")
+_MIN_ESCAPES: Final = 3
+_SENTENCE_END: Final = re.compile(r"[.!?:;\n\"]+")
+_LETTERS: Final = re.compile("[a-z]{3,}")
+
+
+def from_base64(text: str) -> str:
+    """Return what the base64 in a text decodes to, of either alphabet, whole or wrapped."""
+    unwrapped = _BASE64_LINES.sub("", text.translate(_BASE64_URL))
+    return _texts(_base64_bytes(match[0]) for match in _BASE64.finditer(unwrapped))
+
+
+def _base64_bytes(piece: str) -> bytes:
+    whole = piece[: len(piece) - (len(piece) % 4 == 1)]
+    return binascii.a2b_base64(whole + "=" * (-len(whole) % 4))
+
+
+def from_hex(text: str) -> str:
+    """Return what the hexadecimal bytes in a text say: `68656c6c6f`, `68 65`, `0x68`, `\\x68`."""
+    pieces = (match[0] for match in _HEX.finditer(_HEX_NOISE.sub("", text)))
+    return _texts(binascii.unhexlify(piece[: len(piece) & ~1]) for piece in pieces)
+
+
+def from_url(text: str) -> str:
+    """Return the words of a text that hold several URL escapes, without them."""
+    if "%" not in text:
+        return ""
+    escaped = (word for word in text.split() if len(_ESCAPE.findall(word)) >= _MIN_ESCAPES)
+    return _texts(unquote_to_bytes(word.encode("utf-8", "replace")) for word in escaped)
+
+
+def from_rot13(text: str) -> str:
+    """Return the sentences of a text that are words only once their letters are moved by 13."""
+    sentences = _SENTENCE_END.split(text)
+    return _clearer((sentence, codecs.encode(sentence, "rot13")) for sentence in sentences)
+
+
+def from_reversed(text: str) -> str:
+    """Return the lines of a text that are words only when read backwards."""
+    return _clearer((line, line[::-1]) for line in text.split("\n"))
+
+
+DECODERS: Final[Mapping[Encoding, Callable[[str], str]]] = MappingProxyType(
+    {
+        "base64": from_base64,
+        "hex": from_hex,
+        "url": from_url,
+        "rot13": from_rot13,
+        "reversed": from_reversed,
+    }
+)
+
+
+def _texts(pieces: Iterable[bytes]) -> str:
+    decoded = (piece.decode("utf-8", "replace") for piece in pieces)
+    return "\n".join(text for text in decoded if is_printable(text))
+
+
+def _clearer(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return the second text of every pair that has twice the common words of the first, and at least two."""
+    return "\n".join(after for before, after in pairs if _words(after) >= max(2, 2 * _words(before)))
+
+
+def _words(text: str) -> int:
+    return sum(map(common_words().__contains__, _LETTERS.findall(text.lower())))
