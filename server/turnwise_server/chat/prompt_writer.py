@@ -24,7 +24,7 @@ from turnwise_server.errors import ContextLengthError, RequestError
 NO_TOOLS = ToolUse()
 
 MAX_COUNTED_CONTEXTS = 8
-"""Messages are counted up to this many times the context: enough to say by how much they are too long."""
+"""Texts are counted up to this many times the context: enough to say by how much they are too long."""
 
 MAX_CACHED_CHARACTERS = 16_384
 """Texts that are longer are counted anew, so that what is remembered stays small."""
@@ -121,13 +121,18 @@ class PromptWriter:
             ContextLengthError: they are so long that counting their tokens would be a waste.
         """
         conversation = self._conversation(messages, end, tools, self.plan_calls(tools))
-        least = self._least_tokens(conversation, end)
-        if least > MAX_COUNTED_CONTEXTS * self._context_length:
-            raise ContextLengthError(
-                context_length=self._context_length, prompt_tokens=least, is_lower_bound=True
-            )
+        self._require_countable(self._least_tokens(conversation, end), param="messages")
         with self._lock:
             return self._template.render(conversation, end)
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
+        """Return the token ids of a text without the template; see `PlainText.encode`.
+
+        Raises:
+            ContextLengthError: it is so long that counting its tokens would be a waste.
+        """
+        self._require_countable(self.plain.at_least(text), param="prompt")
+        return self.plain.encode(text, add_special_tokens=add_special_tokens)
 
     def render_text(
         self, messages: Sequence[ClientMessage], end: PromptEnd, tools: ToolUse = NO_TOOLS
@@ -140,6 +145,12 @@ class PromptWriter:
         conversation = self._conversation(messages, end, tools, self.plan_calls(tools))
         with self._lock:
             return self._template.render_text(conversation, end)
+
+    def _require_countable(self, least: int, *, param: str) -> None:
+        if least > MAX_COUNTED_CONTEXTS * self._context_length:
+            raise ContextLengthError(
+                context_length=self._context_length, prompt_tokens=least, is_lower_bound=True, param=param
+            )
 
     def _conversation(
         self, messages: Sequence[ClientMessage], end: PromptEnd, tools: ToolUse, calls: CallPlan | None

@@ -93,6 +93,15 @@ async def test_more_than_the_model_takes_is_still_counted() -> None:
     assert content["count"] > content["max_model_len"] == 16
 
 
+async def test_a_text_that_is_many_contexts_long_is_refused_uncounted() -> None:
+    async with fake_server(context_length=32) as server:
+        refused = await server.client.post(
+            "/v1/tokenize", json={"model": "test", "prompt": "quick " * 10_000}
+        )
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", "prompt")
+
+
 async def test_nothing_is_asked_of_the_engine() -> None:
     async with fake_server(max_batch=1, max_queued_requests=0, token_delay_s=10) as server:
         await post(server, "tokenize", prompt="hello")

@@ -86,9 +86,7 @@ def _tokenized(admission: Admission) -> TokenizedPrompt:
     if request.prompt is None:
         ids = chat.prompts.render(client_messages(request.messages or ()), request.end, request.offered)
     else:
-        ids = chat.prompts.plain.encode(
-            request.prompt, add_special_tokens=request.add_special_tokens is not False
-        )
+        ids = chat.prompts.encode(request.prompt, add_special_tokens=request.add_special_tokens is not False)
     return TokenizedPrompt(
         count=len(ids),
         max_model_len=chat.context_length,
