@@ -2,7 +2,8 @@
 
 Ordinary texts of any script stay as they are, but for Unicode's NFKC, invisible characters and runs of white space.
 The form is for judging only and is never shown: a joiner that Persian or an emoji needs is dropped like any other.
-Every step takes time linear in the text, and the canonical form of a canonical form is the form itself.
+Every step takes time linear in the text. The canonical form of a canonical form is the form itself, but where a
+look-alike letter that stands alone composes with a mark, once it is read as Latin.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def visible(text: str, *, nfkc: bool = True, strip_invisible: bool = True) -> st
     if strip_invisible or nfkc:
         text = _MANY_MARKS.sub("", text)
     if nfkc:
-        text = _nfkc(text)
+        text = _MANY_MARKS.sub("", _nfkc(text))
     if strip_invisible:
         text = _LOOSE_MARKS.sub(r"\1", _OVERLAID.sub("", text))
         text = _MARKED.sub(_unstacked, text)

@@ -83,9 +83,16 @@ def _texts(pieces: Iterable[bytes]) -> str:
 
 
 def _clearer(pairs: Iterable[tuple[str, str]]) -> str:
-    """Return the second text of every pair that has twice the common words of the first, and at least two."""
-    return "\n".join(after for before, after in pairs if _words(after) >= max(2, 2 * _words(before)))
+    """Return the second text of every pair that has become words: noise holds a few common ones by chance."""
+    return "\n".join(after for before, after in pairs if _has_become_words(before, after))
 
 
-def _words(text: str) -> int:
-    return sum(map(common_words().__contains__, _LETTERS.findall(text.lower())))
+def _has_become_words(before: str, after: str) -> bool:
+    candidates = _LETTERS.findall(after.lower())
+    common = _common(candidates)
+    least = max(2, len(candidates) / 5)
+    return common >= least and common >= 2 * _common(_LETTERS.findall(before.lower()))
+
+
+def _common(candidates: list[str]) -> int:
+    return sum(map(common_words().__contains__, candidates))
