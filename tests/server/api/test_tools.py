@@ -138,9 +138,7 @@ REPLIES = [
 
 @pytest.mark.parametrize("choice", ["auto", "required"])
 @pytest.mark.parametrize("text", REPLIES)
-async def test_streamed_and_whole_calls_are_equal_for_every_max_tokens(
-    text: str, choice: str
-) -> None:
+async def test_streamed_and_whole_calls_are_equal_for_every_max_tokens(text: str, choice: str) -> None:
     """Cut by length is `length`, whatever was called; until then arguments are a part of the whole."""
     full = len(encode(text))
     async with fake_server(text, template=HERMES) as server:
