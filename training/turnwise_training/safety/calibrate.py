@@ -21,8 +21,9 @@ def calibrate(
 ) -> Calibration:
     """Return one temperature for every label and the least common threshold that keeps both rates.
 
-    On every source of harmless texts at most `false_refusals` are flagged, of alarming ones at most
-    `hard_safe_refusals`: the strictest source decides, because a rate over all hides the worst.
+    On every source of ordinary texts at most `false_refusals` are flagged, on every one of harmless texts that are
+    alarming or that moderators looked at, at most `hard_safe_refusals`: the strictest source decides, because a rate
+    over all hides the worst.
     """
     temperature = fit_temperature(rows, logits)
     calibrated = Calibration(dict.fromkeys(LABELS, temperature), {})
@@ -30,12 +31,12 @@ def calibrate(
     scores: dict[tuple[str, bool], list[float]] = defaultdict(list)
     for row, score in zip(rows, highest, strict=True):
         if not row.unsafe:
-            scores[row.source, row.kind == "hard_safe"].append(float(score))
+            scores[row.source, row.kind != "ordinary"].append(float(score))
     if not scores:
         raise DataError("'development' names no source with harmless texts, so no threshold can be chosen")
     limits = [
-        np.quantile(found, 1 - (hard_safe_refusals if alarming else false_refusals), method="higher")
-        for (_, alarming), found in scores.items()
+        np.quantile(found, 1 - (hard_safe_refusals if hard else false_refusals), method="higher")
+        for (_, hard), found in scores.items()
     ]
     threshold = float(np.nextafter(max(limits), 1.0))
     return Calibration(calibrated.temperature, dict.fromkeys(LABELS, round(threshold + 5e-5, 4)))

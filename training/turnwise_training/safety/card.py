@@ -69,6 +69,7 @@ def card(facts: dict[str, Any]) -> str:
             _sources(facts["training"]),
             "",
             _LIMITS,
+            f"## Notes\n\n{facts['notes'].strip()}\n" if facts["notes"] else "",
         )
     )
 

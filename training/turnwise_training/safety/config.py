@@ -72,11 +72,13 @@ class SafetyConfig:
     augmented_share: float = 0.25
     """Share of the rows that training also reads in another form."""
     false_refusals: float = 0.01
-    """Share of the harmless texts of every development source that the thresholds may refuse at most."""
+    """Share of the ordinary texts of every development source that the thresholds may refuse at most."""
     hard_safe_refusals: float = 0.1
-    """The same for alarming but harmless ones."""
-    encoder_weight: float = 0.5
+    """The same for harmless ones that are alarming or come from moderation data sets."""
+    encoder_weight: float = 0.65
     """Weight of the encoder's logits in the ensemble; the linear model has the rest."""
+    notes: str = ""
+    """What a reader of the card should know of how this one was made."""
     seed: int = 1
 
     def __post_init__(self) -> None:

@@ -31,19 +31,17 @@ def read_corpus(config: SafetyConfig) -> Corpus:
     missing = sorted({*config.development, *config.held_out} - sources)
     if missing:
         raise DataError(f"no file holds the source {missing[0]!r} of 'development' or 'held_out'")
-    held_out = _measured(rows, config.held_out, config)
-    development = _apart(_measured(rows, config.development, config), held_out)
+    held_out = [row for row in rows if row.source in config.held_out]
+    development = _apart([row for row in rows if row.source in config.development], held_out)
     rest = [row for row in rows if row.source not in {*config.development, *config.held_out}]
     allowed = permitted(rest, licences=config.licences, excluded=config.excluded)
     train = _apart(_capped(allowed, config.most_each, config.seed), development + held_out)
+    development = _capped(development, config.measured_each, config.seed)
+    held_out = _capped(held_out, config.measured_each, config.seed)
     _log.info(
         "%d texts to train on, %d for thresholds, %d held out", len(train), len(development), len(held_out)
     )
     return Corpus(train, development, held_out)
-
-
-def _measured(rows: list[SafetyRow], sources: tuple[str, ...], config: SafetyConfig) -> list[SafetyRow]:
-    return _capped((row for row in rows if row.source in sources), config.measured_each, config.seed)
 
 
 def _read_all(config: SafetyConfig) -> list[SafetyRow]:

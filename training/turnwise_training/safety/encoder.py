@@ -73,7 +73,7 @@ class EncoderModel:
         """Write the directory in half precision."""
         self.model.half().save_pretrained(folder)
         self.tokenizer.no_truncation()
-        self.tokenizer.save(str(folder / "tokenizer.json"))
+        self.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
 
 
 def train_encoder(rows: Sequence[SafetyRow], settings: EncoderSettings, *, seed: int) -> EncoderModel:

@@ -18,7 +18,8 @@ PERMISSIVE: Final = ("MIT", "Apache", "CC0", "CC-BY-4", "CC-BY-SA")
 """What a licence must start with for weights that ship to be trained on it."""
 
 Kind = Literal["ordinary", "hard_safe", "request", "content"]
-"""What a text is: an ordinary or an alarming harmless request, a harmful request, or a remark that asks nothing."""
+"""What a text is: an ordinary harmless one, an alarming harmless one, a harmful request, or a remark that people
+judged for a moderation data set, harmful or not."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,7 @@ def read_ordinary(path: Path, *, source: str, licence: str, most: int, seed: int
     """Return the first user turns, or the texts, of a file of conversations or text as safe rows, `most` at random."""
     texts = list(dict.fromkeys(text for row in read_rows(path) if (text := _opening(row).strip())))
     random.Random(seed).shuffle(texts)
-    kind: Kind = "content" if path.name.startswith("text_") else "ordinary"
-    return [SafetyRow(text, False, frozenset(), source, licence, kind) for text in texts[:most]]
+    return [SafetyRow(text, False, frozenset(), source, licence, "ordinary") for text in texts[:most]]
 
 
 def _opening(row: Row) -> str:

@@ -105,6 +105,7 @@ def measure(config: SafetyConfig, corpus: Corpus, models: Models) -> tuple[Calib
     _log.info("held out by source:\n%s", table(figures))
     return calibration, {
         "licences": config.licences,
+        "notes": config.notes,
         "false_refusals_allowed": {
             "ordinary": config.false_refusals,
             "hard_safe": config.hard_safe_refusals,
