@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from turnwise_server.api import health, openapi
+from turnwise_server.api import feedback, health, openapi
 from turnwise_server.api.anthropic import create as anthropic
 from turnwise_server.api.anthropic.errors import AnthropicErrors
 from turnwise_server.api.chat_completions import create as chat
@@ -41,6 +41,7 @@ ROUTERS = (
     completions.router,
     responses.router,
     response_routes.router,
+    feedback.router,
     tokenization.router,
     anthropic.router,
     admin.router,

@@ -11,10 +11,11 @@ from typing import ParamSpec, TypeVar
 from turnwise_server.config import Settings
 from turnwise_server.errors import StoreError
 from turnwise_server.log import get_logger
-from turnwise_server.store.base import CompletionStore, ResponseStore
+from turnwise_server.store.base import CompletionStore, FeedbackStore, ResponseStore
 from turnwise_server.store.completions import SqlCompletionStore
 from turnwise_server.store.connect import CONNECTIONS, memory_database, open_database
 from turnwise_server.store.database import Database
+from turnwise_server.store.feedback import SqlFeedbackStore
 from turnwise_server.store.responses import Retention, SqlResponseStore
 
 MAX_RECENT_RESPONSES = 10_000
@@ -33,6 +34,8 @@ class Storage:
         self.completions: CompletionStore = SqlCompletionStore(database)
         self.responses: ResponseStore = SqlResponseStore(database)
         """Responses whose clients asked to store them."""
+        self.feedback: FeedbackStore = SqlFeedbackStore(database)
+        """Votes on what is stored."""
         self.recent_responses: ResponseStore = SqlResponseStore(memory, retention)
         """Responses whose clients said nothing about it: in memory, for a while."""
         self._databases = (database, memory)

@@ -1,4 +1,4 @@
-"""What the routes may keep, as they see it: records and the two stores. It knows neither SQL nor files.
+"""What the routes may keep, as they see it: records and the three stores. It knows neither SQL nor files.
 
 Everything has an owner, the `key_id` of a request (empty without keys). A method never tells, changes or deletes what
 belongs to another owner: it answers as if that did not exist. JSON travels as text, and the stores never look into it.
@@ -104,3 +104,37 @@ class ResponseStore(Protocol):
 
     def delete(self, owner: str, response_id: str) -> bool:
         """Delete a response and say whether there was one. Those that continue it keep its messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What a client thinks of one choice of a stored reply."""
+
+    object_id: str
+    """The chat completion or response."""
+    choice: int
+    rating: Literal["up", "down"]
+    reasons: tuple[str, ...]
+    comment: str | None
+    model: str
+    system_fingerprint: str | None
+    """Names the checkpoint and program that wrote the reply, if the reply says."""
+    created_at: int
+    """In seconds since 1970."""
+    idempotency_key: str | None = None
+
+
+class FeedbackStore(Protocol):
+    """Keeps votes as long as the replies they are about: one for each choice, the last one given."""
+
+    def save(self, owner: str, vote: Vote) -> Vote | None:
+        """Keep a vote in place of an earlier one, and return the one that stands, if its reply is stored.
+
+        An earlier vote with the same idempotency key stands as it is.
+        """
+
+    def votes(self, owner: str, object_id: str) -> list[Vote]:
+        """Return the votes on a reply, by choice."""
+
+    def delete(self, owner: str, object_id: str) -> None:
+        """Delete the votes on a reply."""

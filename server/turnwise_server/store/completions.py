@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from turnwise_server.store.base import CompletionQuery, StoredCompletion
 from turnwise_server.store.database import Database
+from turnwise_server.store.feedback import delete_votes
 from turnwise_server.store.tables import CompletionRow, MetadataRow
 
 MAX_PAGE_BYTES = 16 * 1024 * 1024
@@ -93,10 +94,17 @@ class SqlCompletionStore:
         return self._database.change(write, nothing=None)
 
     def delete(self, owner: str, completion_id: str) -> bool:
-        """Delete a completion and say whether there was one."""
+        """Delete a completion with the votes on it, and say whether there was one."""
         found = delete(CompletionRow).where(CompletionRow.owner == owner, CompletionRow.id == completion_id)
         deleted = found.returning(CompletionRow.id)
-        return self._database.change(lambda session: session.scalar(deleted) is not None, nothing=False)
+
+        def write(session: Session) -> bool:
+            if session.scalar(deleted) is None:
+                return False
+            delete_votes(session, owner, completion_id)
+            return True
+
+        return self._database.change(write, nothing=False)
 
 
 def _select(owner: str, query: CompletionQuery) -> Select[CompletionRow]:

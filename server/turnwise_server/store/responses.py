@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, aliased
 
 from turnwise_server.store.base import StoredResponse
 from turnwise_server.store.database import Database, take_turns
+from turnwise_server.store.feedback import delete_votes
 from turnwise_server.store.tables import ResponseRow
 
 EXPIRED_AT_ONCE = 100
@@ -107,7 +108,7 @@ class SqlResponseStore:
         return [line for turn in turns for line in turn.split("\n") if line] if turns else None
 
     def delete(self, owner: str, response_id: str) -> bool:
-        """Delete a response and say whether there was one."""
+        """Delete a response with the votes on it, and say whether there was one."""
 
         def write(session: Session) -> bool:
             take_turns(session, owner)
@@ -115,6 +116,7 @@ class SqlResponseStore:
             if row is None:
                 return False
             _remove(session, row)
+            delete_votes(session, owner, response_id)
             return True
 
         return self._database.change(write, nothing=False)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Double,
     ForeignKey,
@@ -81,3 +84,21 @@ class ResponseRow(Base):
     """One JSON object a line."""
     body: Mapped[str]
     input_items: Mapped[str]
+
+
+class FeedbackRow(Base):
+    """A vote on one choice of a stored reply, be it a chat completion or a response."""
+
+    __tablename__ = "feedback"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    object_id: Mapped[str] = mapped_column(OBJECT_ID, primary_key=True)
+    choice: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    rating: Mapped[Literal["up", "down"]] = mapped_column(String)
+    reasons: Mapped[list[str]] = mapped_column(JSON)
+    comment: Mapped[str | None]
+    model: Mapped[str]
+    system_fingerprint: Mapped[str | None]
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    """In seconds since 1970."""
+    idempotency_key: Mapped[str | None]

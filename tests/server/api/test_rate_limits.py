@@ -27,6 +27,7 @@ FREE_POSTS = {
     "/v1/apply-template",
     "/v1/responses/input_tokens",
     "/v1/messages/count_tokens",
+    "/v1/feedback",
 }
 """Routes that read a body and generate nothing."""
 
