@@ -6,6 +6,8 @@ it is written, and deleted before its votes are. A vote thus never outlives its 
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
@@ -30,7 +32,7 @@ class SqlFeedbackStore:
             earlier = session.get(FeedbackRow, key, with_for_update=True)
             if earlier and vote.idempotency_key and earlier.idempotency_key == vote.idempotency_key:
                 return _record(earlier)
-            session.merge(_row(owner, vote))
+            session.merge(FeedbackRow(owner=owner, **asdict(vote)))
             return vote
 
         return self._database.change(write, nothing=None)
@@ -60,21 +62,6 @@ def _lock_reply(session: Session, owner: str, object_id: str) -> bool:
     return any(
         session.scalar(select(row.id).where(row.owner == owner, row.id == object_id).with_for_update())
         for row in (CompletionRow, ResponseRow)
-    )
-
-
-def _row(owner: str, vote: Vote) -> FeedbackRow:
-    return FeedbackRow(
-        owner=owner,
-        object_id=vote.object_id,
-        choice=vote.choice,
-        rating=vote.rating,
-        reasons=list(vote.reasons),
-        comment=vote.comment,
-        model=vote.model,
-        system_fingerprint=vote.system_fingerprint,
-        created_at=vote.created_at,
-        idempotency_key=vote.idempotency_key,
     )
 
 
