@@ -140,6 +140,15 @@ def test_the_strictest_source_decides_the_threshold() -> None:
     assert flagged[200:].all()
 
 
+def test_a_label_that_harmless_texts_never_touch_gets_a_low_threshold() -> None:
+    rows = [row("x") for _ in range(100)] + [row("x", "hate", kind="request") for _ in range(20)]
+    logits = np.full((120, len(LABELS)), -9.0, dtype=np.float32)
+    logits[:100, 0] = np.linspace(-3, 0, 100)
+    logits[100:, 2] = 2
+    found = calibrate(rows, logits, false_refusals=0.02, hard_safe_refusals=0.1).thresholds
+    assert found[LABELS[0]] > found[LABELS[2]] >= 0.2
+
+
 def test_overconfident_logits_are_cooled() -> None:
     rows = [row("x", "hate") if i % 2 else row("x") for i in range(40)]
     logits = np.full((40, len(LABELS)), -20.0, dtype=np.float32)

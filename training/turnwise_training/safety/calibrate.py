@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,19 @@ from turnwise_training.safety.detector import Calibration
 from turnwise_training.safety.labels import LABELS
 from turnwise_training.safety.rows import SafetyRow
 
+FLOOR: Final = 0.2
+"""No threshold is lower: what little harmless text of a rare kind scores says nothing about the next one."""
+SHARES: Final = 40
+"""Steps in which the labels' common share of the allowed rates is searched."""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """Scores of the harmless texts of one source, shape (n, 13), and the share of them that may be flagged."""
+
+    scores: NDArray[np.float64]
+    rate: float
+
 
 def calibrate(
     rows: Sequence[SafetyRow],
@@ -19,27 +34,38 @@ def calibrate(
     false_refusals: float,
     hard_safe_refusals: float,
 ) -> Calibration:
-    """Return one temperature for every label and the least common threshold that keeps both rates.
+    """Return one temperature for every label, and thresholds that keep both rates on every source.
 
     On every source of ordinary texts at most `false_refusals` are flagged, on every one of harmless texts that are
     alarming or that moderators looked at, at most `hard_safe_refusals`: the strictest source decides, because a rate
-    over all hides the worst.
+    over all hides the worst. Each label may spend the same share of these rates, the largest at which all labels
+    together keep them; so a label that harmless texts rarely touch gets a low threshold.
     """
-    temperature = fit_temperature(rows, logits)
-    calibrated = Calibration(dict.fromkeys(LABELS, temperature), {})
-    highest = calibrated.scores(logits).max(axis=1)
-    scores: dict[tuple[str, bool], list[float]] = defaultdict(list)
-    for row, score in zip(rows, highest, strict=True):
+    temperature = dict.fromkeys(LABELS, fit_temperature(rows, logits))
+    scores = Calibration(temperature, {}).scores(logits)
+    places: dict[tuple[str, bool], list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
         if not row.unsafe:
-            scores[row.source, row.kind != "ordinary"].append(float(score))
-    if not scores:
-        raise DataError("'development' names no source with harmless texts, so no threshold can be chosen")
-    limits = [
-        np.quantile(found, 1 - (hard_safe_refusals if hard else false_refusals), method="higher")
-        for (_, hard), found in scores.items()
+            places[row.source, row.kind != "ordinary"].append(place)
+    allowances = [
+        Allowance(scores[found], hard_safe_refusals if hard else false_refusals)
+        for (_, hard), found in places.items()
     ]
-    threshold = float(np.nextafter(max(limits), 1.0))
-    return Calibration(calibrated.temperature, dict.fromkeys(LABELS, round(threshold + 5e-5, 4)))
+    thresholds = _thresholds(allowances)
+    return Calibration(temperature, dict(zip(LABELS, thresholds.tolist(), strict=True)))
+
+
+def _thresholds(allowances: Sequence[Allowance]) -> NDArray[np.float64]:
+    """Return the lowest thresholds, shape (13,), that equal shares allow; a share of nothing always does."""
+    for step in range(SHARES, -1, -1):
+        limits = [
+            np.quantile(each.scores, 1 - each.rate * step / SHARES, axis=0, method="higher")
+            for each in allowances
+        ]
+        thresholds = np.ceil(np.maximum(np.max(limits, axis=0), FLOOR) * 1e4 + 0.01) / 1e4
+        if all((each.scores >= thresholds).any(axis=1).mean() <= each.rate for each in allowances):
+            break
+    return np.asarray(thresholds)
 
 
 def fit_temperature(rows: Sequence[SafetyRow], logits: NDArray[np.float32]) -> float:

@@ -77,12 +77,13 @@ def card(facts: dict[str, Any]) -> str:
 def _shape(facts: dict[str, Any]) -> str:
     allowed, speed = facts["false_refusals_allowed"], facts["milliseconds_a_message"]
     parts = ", ".join(f"{name} {weight:g}" for name, weight in facts["ensemble"].items())
+    thresholds = ", ".join(f"{label} {limit:.2f}" for label, limit in facts["thresholds"].items())
     return (
-        f"Weights of the logits: {parts}. Threshold {next(iter(facts['thresholds'].values()))} for every label, "
-        f"temperature {next(iter(facts['temperature'].values()))}: chosen so that at most {allowed['ordinary']:.1%} of "
-        f"each development source's ordinary texts and {allowed['hard_safe']:.0%} of the alarming but harmless ones "
-        f"are flagged. A message takes {speed['median']} ms at the median and {speed['p90']} ms at the 90th percentile "
-        f"of {speed['n']} held-out ones, on one thread of a machine with other work.\n"
+        f"Weights of the logits: {parts}; temperature {next(iter(facts['temperature'].values()))}. Thresholds: "
+        f"{thresholds}. They were chosen so that at most {allowed['ordinary']:.1%} of each development source's "
+        f"ordinary texts and {allowed['hard_safe']:.0%} of the harmless ones that are alarming or come from moderation "
+        f"data sets are flagged. A message takes {speed['median']} ms at the median and {speed['p90']} ms at the 90th "
+        f"percentile of {speed['n']} held-out ones, on one thread of a machine with other work.\n"
     )
 
 
