@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from turnwise_server.engine.base import GenerationRequest, SamplingParams
@@ -50,8 +51,9 @@ def is_running(pid: int) -> bool:
 
 def engine_processes_of(pid: int) -> list[int]:
     """Return the engine processes among a process's children."""
-    children = [
-        pid for task in Path(f"/proc/{pid}/task").iterdir() for pid in (task / "children").read_text().split()
-    ]
-    commands = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+    commands: dict[int, bytes] = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # threads and children may end while we look
+            for child in (task / "children").read_text().split():
+                commands[int(child)] = Path(f"/proc/{child}/cmdline").read_bytes()
     return [child for child, command in commands.items() if b"turnwise_server.engine.worker" in command]
