@@ -33,8 +33,8 @@ all-MiniLM-L6-v2 (Apache-2.0), fine-tuned with its word embeddings frozen, and a
 their logits are added. `docs/safety-detector.md` says how to read the directory.
 """
 
-_HELD_OUT = """No text of these sources was trained on, and the program chose no threshold on them; near-duplicates between
-them and the training texts were left out. `flagged` is the share that reaches the threshold of any label.
+_HELD_OUT = """No text of these sources was trained on, and the program chose no threshold on them; near-duplicates
+between them and the training texts were left out. `flagged` is the share that reaches the threshold of any label.
 """
 
 _LICENCES = """Every source keeps its own licence; BY asks for attribution, BY-SA that the data is passed on alike. The
