@@ -51,7 +51,7 @@ class Detector(Protocol):
 
     @property
     def thresholds(self) -> Scores:
-        """The score from which each label counts, as the detector was calibrated; a label without one counts from 0.5."""
+        """The score from which each label counts, as the detector was calibrated; 0.5 for one that is absent."""
         ...
 
     async def score(self, samples: Sequence[Sample]) -> Sequence[Scores]:

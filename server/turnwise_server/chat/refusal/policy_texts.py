@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from turnwise_server.chat.refusal.policy_categories import Category
+
+LEAK: Final = "leak"
+"""What stands for a category where a reply gives the system text away."""
+
+LEAK_TEXT: Final = (
+    "I can't share the instructions that I was given. Is there something else that I can help with?"
+)
 
 MAX_RANGES: Final = 20
 """Languages of a header that are looked at; a browser names fewer than ten."""
@@ -28,6 +35,16 @@ def stop_text(category: Category, accept_language: str, default: str) -> str:
     country = next((each for each in countries if each in completion.resources), "default")
     resources = _in_language(completion.resources[country], wanted, default)
     return _in_language(completion.text, wanted, default).replace("{resources}", resources)
+
+
+def stop_texts(category: Category) -> Iterator[str]:
+    """Yield all that may be said where a category is refused, completed safely or cut: every language and country."""
+    if category.refusal is not None:
+        yield from category.refusal.text.values()
+    if category.safe_completion is not None:
+        resources = [text for each in category.safe_completion.resources.values() for text in each.values()]
+        for text in category.safe_completion.text.values():
+            yield from (text.replace("{resources}", each) for each in resources)
 
 
 def caution_text(category: Category, accept_language: str, default: str) -> str:

@@ -8,10 +8,25 @@ from typing import Literal
 
 from turnwise_server.errors import TurnwiseError
 
-Action = Literal["allow", "annotate", "caution", "redact", "safe_complete", "refuse", "regenerate", "block"]
+Action = Literal["allow", "annotate", "caution", "safe_complete", "refuse", "regenerate", "block"]
 """From the weakest to the strongest."""
 
 _STOPPING: frozenset[Action] = frozenset({"safe_complete", "refuse", "regenerate", "block"})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a request or a reply something was found, for the audit."""
+
+    origin: str = ""
+    """Which kind of text it is (`chat.refusal.texts.Origin`); "" for a reply."""
+    turn: int = 0
+    """Index of the client's message, or of the reply's choice."""
+    form: str = "canonical"
+    """Which reading of the text (`chat.refusal.normalise.Form.name`)."""
+    start: int = 0
+    end: int = 0
+    """The window, in characters of that reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +40,10 @@ class Verdict:
     """How likely the text belongs to each category, 0..1."""
     is_unchecked: bool = False
     """Whether a check was left out that could not be made; its category is one that fails open."""
+    is_overridden: bool = False
+    """Whether the policy asked for a stronger action that the request may override."""
+    place: Place | None = None
+    """Where the category was found."""
 
     @property
     def stops(self) -> bool:

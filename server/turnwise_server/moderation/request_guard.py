@@ -1,0 +1,94 @@
+"""Guards one request and its reply under the policy that was in force when it came."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from turnwise_server.chat.messages import SYSTEM_ROLES, ClientMessage
+from turnwise_server.chat.refusal.leak import LeakDetector
+from turnwise_server.chat.refusal.policy_texts import LEAK
+from turnwise_server.chat.refusal.texts import content_of, input_texts
+from turnwise_server.chat.refusal.verdict import Place, Verdict
+from turnwise_server.chat.tools import Tool
+from turnwise_server.moderation.decide import decide
+from turnwise_server.moderation.layer import RefusalLayer
+from turnwise_server.moderation.panel import Asked
+from turnwise_server.moderation.readings import Reading, merge
+
+
+@dataclass(frozen=True)
+class RequestGuard:
+    """Judges what a client sent and what the model replies, and keeps what it found for the audit."""
+
+    layer: RefusalLayer
+    messages: tuple[ClientMessage, ...] = ()
+    """The conversation that the model reads, as the client sent it."""
+    tools: tuple[Tool, ...] = ()
+    canary: str = ""
+    """The word that was planted in the system text; "" for none."""
+    is_trusted: bool = False
+    """Whether the key vouches for its system messages."""
+    exempt: Container[str] = ()
+    """Categories that the request overrides."""
+    asked: list[Asked] = field(default_factory=list)
+    """What was asked of detectors, in the order of their answers."""
+    output_readings: dict[int, Reading] = field(default_factory=dict)
+    """What detectors say of the reply so far, by choice."""
+    input_reading: list[Reading] = field(default_factory=list)
+    """What they say of the request, once they have said it."""
+
+    async def judge_input(self) -> Verdict:
+        """Return the verdict on what the client sent.
+
+        Raises:
+            ModerationUnavailableError: it could not be checked, and may not pass unchecked.
+        """
+        texts = input_texts(
+            self.messages,
+            self.layer.policy.input,
+            tools=self.tools,
+            passed_over=self.layer.declined(self.messages),
+            is_trusted=self.is_trusted,
+        )
+        reading = await self.layer.read_input(texts, self.asked.append)
+        self.input_reading.append(reading)
+        return decide(self.layer.policy, "input", reading, exempt=self.exempt)
+
+    async def judge_output(self, index: int, window: str, offset: int) -> Verdict:
+        """Return the verdict on the window of choice `index` that ends at `offset`.
+
+        Raises:
+            ModerationUnavailableError: it could not be checked, and may not pass unchecked.
+        """
+        leak = self.layer.policy.leak
+        if self._leak is not None and self._leak.is_leak(window):
+            start = max(0, offset - len(window))
+            return Verdict(leak.action, LEAK, place=Place(turn=index, start=start, end=offset))
+        (reading,) = await self.layer.read([window], "output", self.asked.append, question=self._question)
+        reading = reading.at("", index)
+        self.output_readings[index] = merge((self.output_readings.get(index, Reading()), reading))
+        return decide(self.layer.policy, "output", reading, exempt=self.exempt)
+
+    @cached_property
+    def _question(self) -> str:
+        """What the user said last."""
+        said: Sequence[ClientMessage] = [each for each in self.messages if each.role == "user"]
+        return content_of(said[-1]) if said else ""
+
+    @cached_property
+    def _leak(self) -> LeakDetector | None:
+        """What finds the system text in a reply, if there is one."""
+        system = [content_of(each) for each in self.messages if each.role in SYSTEM_ROLES]
+        if not system:
+            return None
+        leak = self.layer.policy.leak
+        users = [content_of(each) for each in self.messages if each.role == "user"]
+        return LeakDetector(
+            "\n".join(system),
+            users,
+            canary=self.canary,
+            ngram=leak.system_ngram,
+            min_overlap=leak.min_overlap,
+        )
