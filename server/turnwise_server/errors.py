@@ -3,6 +3,7 @@
 TurnwiseError
 ├── ConfigurationError          the server cannot start as told; the message names the setting and the remedy
 │   ├── CheckpointError         a model directory that cannot be served; names the file and the remedy
+│   ├── DetectorFileError       a detector's directory that cannot be used; names the file and the remedy
 │   └── PolicyError             a policy file that is wrong; names the file, the line and the reason
 ├── api.errors.ApiError         a refusal that only HTTP knows (keys, addresses, sizes, deadlines)
 ├── RequestError                the client's request is at fault
@@ -28,6 +29,10 @@ class ConfigurationError(TurnwiseError):
 
 class CheckpointError(ConfigurationError):
     """A model directory cannot be served; the message names the file and the remedy."""
+
+
+class DetectorFileError(ConfigurationError):
+    """A detector's directory cannot be used; the message names the file and the remedy."""
 
 
 class PolicyError(ConfigurationError):
