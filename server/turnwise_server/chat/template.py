@@ -21,7 +21,7 @@ from turnwise_server.chat.template_input import KeyMarker, template_message, tem
 from turnwise_server.errors import CheckpointError, RequestError
 
 _SENTINEL = "zq7f3x"
-_TEMPLATE_FAULTS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+TEMPLATE_FAULTS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 """What a template can raise: its own refusals, and whatever Python does on values that it did not expect."""
 
 _NAME_USE = re.compile(r"""message(\.name\b|\[\s*['"]name['"]\s*\])""")
@@ -114,7 +114,7 @@ class ChatTemplate:
                 return_dict=False,
                 **options,
             )
-        except _TEMPLATE_FAULTS as error:
+        except TEMPLATE_FAULTS as error:
             raise RequestError(
                 f"The model's chat template cannot render these messages: {error}",
                 param="messages",
@@ -198,5 +198,5 @@ class ChatTemplate:
                     add_generation_prompt=is_prompt,
                 )
             )
-        except _TEMPLATE_FAULTS:
+        except TEMPLATE_FAULTS:
             return None

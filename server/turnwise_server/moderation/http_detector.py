@@ -31,7 +31,13 @@ _CONNECTION_DIED = (
 
 
 class HttpDetector:
-    """Asks one server about all samples in one request. Its labels are OpenAI's names; others are passed over."""
+    """Asks one server about all samples in one request; a `Detector`. It passes over labels that OpenAI does not have."""
+
+    sha256: Final = None
+    """Nobody here knows the weights of another server."""
+    labels: Final = frozenset[str](OPENAI_CATEGORIES)
+    thresholds: Final[Scores] = {}
+    """OpenAI's answers do not tell theirs."""
 
     def __init__(
         self,
@@ -43,7 +49,7 @@ class HttpDetector:
         timeout_s: float,
     ) -> None:
         """Take the base address, such as http://127.0.0.1:9000/v1, and how long each step of a request may take."""
-        self._id = id
+        self.id = id
         self._url = f"{url.rstrip('/')}/moderations"
         self._options = {} if model is None else {"model": model}
         key = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
@@ -53,26 +59,6 @@ class HttpDetector:
             follow_redirects=False,  # neither texts nor the key go where the policy does not say
             trust_env=False,
         )
-
-    @property
-    def id(self) -> str:
-        """Its name in the policy."""
-        return self._id
-
-    @property
-    def sha256(self) -> None:
-        """Nobody here knows the weights of another server."""
-        return
-
-    @property
-    def labels(self) -> frozenset[str]:
-        """OpenAI's names."""
-        return frozenset(OPENAI_CATEGORIES)
-
-    @property
-    def thresholds(self) -> Scores:
-        """None are known: OpenAI's answers do not tell theirs."""
-        return {}
 
     async def score(self, samples: Sequence[Sample]) -> Sequence[Scores]:
         """Return the server's scores of each sample.
@@ -89,7 +75,7 @@ class HttpDetector:
 
     async def _ask(self, body: bytes) -> bytes:
         if self._client.is_closed:
-            raise DetectorError(f"{self._id} is closed")
+            raise DetectorError(f"{self.id} is closed")
         try:
             try:
                 return await self._exchange(body)

@@ -175,13 +175,13 @@ async def test_a_caller_that_is_cancelled_leaves_the_server() -> None:
 
 
 async def test_an_answer_without_end_is_given_up() -> None:
-    endless = (200, {}, b" " * (MAX_ANSWER_BYTES + 1))
+    endless: Reply = (200, {}, b" " * (MAX_ANSWER_BYTES + 1))
     async with moderator(lambda _: endless) as server, detector_at(server.url) as detector:
         assert "longer than" in await failure(detector)
 
 
 async def test_a_compressed_answer_nobody_asked_for_is_not_unpacked() -> None:
-    packed = (200, {"content-encoding": "gzip"}, b"\x1f\x8b\x08")
+    packed: Reply = (200, {"content-encoding": "gzip"}, b"\x1f\x8b\x08")
     async with moderator(lambda _: packed) as server, detector_at(server.url) as detector:
         assert "not JSON" in await failure(detector)
 
