@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from turnwise_training.config import (
+    ConstitutionConfig,
     EvaluateConfig,
     Lora,
     ModelShape,
@@ -74,6 +75,8 @@ def _inputs(config: StageConfig) -> list[Path]:
     match config:
         case PretrainConfig():
             folders, sources = [config.tokenizer], [name for mix in config.mixes.values() for name in mix]
+        case ConstitutionConfig():
+            folders, sources = [config.policy_file, *config.held_out], [*config.harmful, *config.harmless]
         case SFTConfig():
             folders, sources = [config.model, config.reward_model], config.rows
         case RewardConfig():

@@ -65,6 +65,7 @@ def _stage_command(name: str, text: str, *, group: typer.Typer = app, called: st
 
 _stage_command("tokenizer", "Train a byte-level BPE tokenizer with the chat template.")
 _stage_command("pretrain", "Train a new model on running text and dialogues, every token.")
+_stage_command("constitution", "Write demonstrations and preferences that teach a policy's rules.")
 _stage_command("sft", "Fine-tune a model on demonstrations: loss on the assistant's turns only.")
 _stage_command("sample", "Sample several answers to each prompt, for people or a reward to rank.")
 _stage_command("reward", "Train a reward model on rankings, all answers to a prompt in one batch element.")

@@ -365,6 +365,49 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
+class Feedback:
+    """How a model's own judgement makes training data of the principles (arXiv 2212.08073)."""
+
+    assistant: str
+    """What replies, criticises and revises: a checkpoint directory, or the URL of an OpenAI-compatible server."""
+    judge: str = ""
+    """What says which of two replies is better, named in the same way; the assistant unless named."""
+    requests: int = 200
+    """Requests that each principle is tried on at most."""
+    least_preference: float = 0.6
+    """Mean probability of the better reply below which two replies count as tied and are dropped."""
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+    batch: int = 16
+    """Requests asked at once and recorded together."""
+
+
+@dataclass(frozen=True)
+class ConstitutionConfig:
+    """`turnwise-train constitution`: demonstrations and preferences made of a policy's rules."""
+
+    output: Path
+    """The folder for demonstrations.jsonl, preferences.jsonl and manifest.json."""
+    policy_file: Path | None = None
+    """The policy whose rules are taught; without one, the policy that ships."""
+    harmful: dict[str, int] = field(default_factory=dict)
+    """Harmful requests taken of each labelled file at most, beside those that ship; the category must be known."""
+    harmless: dict[str, int] = field(default_factory=dict)
+    """Harmless prompts taken of each labelled file at most; only `feedback` uses them, for nobody wrote answers."""
+    held_out: tuple[Path, ...] = ()
+    """Files of prompts for evaluation; requests that nearly repeat one are left out."""
+    excluded: tuple[str, ...] = ()
+    """Sources of labelled rows that are left out whatever licence they state."""
+    frames_each: int = 3
+    """Frames that each written phrase stands in."""
+    replies_each: int = 2
+    """Phrasings of the reply to each harmful request."""
+    feedback: Feedback | None = None
+    data: Path = Path("../shared/data/safety")
+    seed: int = 1
+
+
+@dataclass(frozen=True)
 class Rung:
     """A stage of a ladder."""
 
@@ -387,5 +430,12 @@ class LadderConfig:
 
 
 StageConfig = (
-    TokenizerConfig | PretrainConfig | SFTConfig | RewardConfig | PPOConfig | SampleConfig | EvaluateConfig
+    TokenizerConfig
+    | PretrainConfig
+    | ConstitutionConfig
+    | SFTConfig
+    | RewardConfig
+    | PPOConfig
+    | SampleConfig
+    | EvaluateConfig
 )

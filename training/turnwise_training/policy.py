@@ -72,12 +72,13 @@ class Policy:
         return {"name": self.name, "version": self.version, "sha256": self.sha256}
 
 
-def read_policy(file: Path = DEFAULT_POLICY) -> Policy:
-    """Read and check a policy file.
+def read_policy(file: Path | None = None) -> Policy:
+    """Read and check a policy file; without one, the policy that ships.
 
     Raises ConfigurationError, as FILE:LINE: reason, for what the schema forbids and for contradictions in what training
     reads.
     """
+    file = file or DEFAULT_POLICY
     try:
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from turnwise_training.config import (
+    ConstitutionConfig,
     EvaluateConfig,
     PPOConfig,
     PretrainConfig,
@@ -66,6 +67,7 @@ STAGES = {
     for stage in (
         Stage("tokenizer", TokenizerConfig, "turnwise_training.tokenizer", "tokenizer.json"),
         Stage("pretrain", PretrainConfig, "turnwise_training.pretrain", "model.safetensors"),
+        Stage("constitution", ConstitutionConfig, "turnwise_training.constitution.command", "manifest.json"),
         Stage("sft", SFTConfig, "turnwise_training.sft", "model.safetensors"),
         Stage("sample", SampleConfig, "turnwise_training.sample", ""),
         Stage("reward", RewardConfig, "turnwise_training.reward", "model.safetensors"),
