@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from turnwise_training.cli import app
 from turnwise_training.errors import ConfigurationError, RunError
+from turnwise_training.policy import read_policy
 from turnwise_training.safety.detector import load_detector
 
 NOUNS = ("apple", "boat", "cloud", "drum", "engine", "forest", "guitar", "harbour", "island", "jacket")
@@ -91,7 +92,10 @@ def test_a_recipe_becomes_a_detector_with_its_card(tmp_path: Path) -> None:
     assert {each["source"] for each in facts["training"]} == {"train_safe", "train_unsafe", "contrasts"}
     assert {each["source"] for each in facts["held_out"]["sources"]} == {"final_safe", "final_unsafe"}
     assert json.loads((out / "config.json").read_text())["problem_type"] == "multi_label_classification"
-    assert "| train_unsafe | MIT | 0 |" in (out / "README.md").read_text()
+    assert facts["policy"] == read_policy().record
+    card = (out / "README.md").read_text()
+    assert "| train_unsafe | MIT | 0 |" in card
+    assert facts["policy"]["sha256"] in card
     scores = load_detector(out).scores(["How do I paint a boat", "violet"])
     assert scores.shape == (2, 13)
     with pytest.raises(RunError, match="holds a detector"):

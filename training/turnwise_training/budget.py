@@ -17,6 +17,7 @@ from turnwise_training.config import (
     SampleConfig,
     SFTConfig,
     StageConfig,
+    TrainedConfig,
 )
 from turnwise_training.data import source_path
 
@@ -92,6 +93,8 @@ def _inputs(config: StageConfig) -> list[Path]:
             sources = [*config.prompts, *config.rankings, *config.held_out]
         case _:
             sources = config.sources
+    if isinstance(config, TrainedConfig):
+        folders = [*folders, config.policy_file]
     files = [source_path(config.data, name) for name in dict.fromkeys(sources)]
     return [path for path in (*folders, *files) if path is not None]
 

@@ -8,6 +8,7 @@ import yaml
 
 from turnwise_training.errors import RunError
 from turnwise_training.evaluate.table import checkpoint_cells, markdown, reward_model_cells
+from turnwise_training.policy import policy_words
 from turnwise_training.run import write_durably
 
 RECORD = "training.json"
@@ -52,6 +53,7 @@ def write_card(folder: Path) -> None:
         _model(record),
         _data(record, notes),
         _recipe(record),
+        _policy(record),
         _held_out(record),
         _reward(record),
         _ppo(record),
@@ -132,6 +134,16 @@ def _recipe(record: Record) -> str:
         for label, stage in zip(_labels(record), _stages(record), strict=True)
     ]
     return "## Recipe\n\n" + "\n".join([*lines, "", "Every setting is in training.json."])
+
+
+def _policy(record: Record) -> str:
+    """Return which policies the stages were trained under; stages older than the policy file name none."""
+    stages: dict[str, list[str]] = {}
+    for label, stage in zip(_labels(record), _stages(record), strict=True):
+        if policy := stage.get("policy"):
+            stages.setdefault(policy_words(policy), []).append(label)
+    lines = [f"- **{', '.join(labels)}**: {words}" for words, labels in stages.items()]
+    return "\n".join(["## Policy\n", *lines]) if lines else ""
 
 
 def _batch(config: Record) -> str:

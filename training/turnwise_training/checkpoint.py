@@ -14,11 +14,12 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from turnwise_training.adapters import ADAPTER, POLICY, is_quantized, merged, save_adapter
 from turnwise_training.card import RECORD, write_card
 from turnwise_training.chat import Encoder
-from turnwise_training.config import RewardConfig, StageConfig
+from turnwise_training.config import RewardConfig, TrainedConfig
 from turnwise_training.data import source_path
 from turnwise_training.errors import RunError
 from turnwise_training.models import load_model
 from turnwise_training.parallel import Parallel
+from turnwise_training.policy import read_policy
 from turnwise_training.recipe import as_json
 from turnwise_training.run import file_sha256, weights_digest, write_durably
 from turnwise_training.sharding import plain_type
@@ -33,7 +34,7 @@ def export_checkpoint(
     folder: Path,
     *,
     stage: str,
-    config: StageConfig,
+    config: TrainedConfig,
     sources: Iterable[str],
     steps: int,
     held_out: dict[str, dict[str, float]],
@@ -129,7 +130,7 @@ def _write(
 def _record(
     model: PreTrainedModel,
     stage: str,
-    config: StageConfig,
+    config: TrainedConfig,
     facts: dict[str, object],
     sources: Iterable[str],
     parent: Path | None,
@@ -139,6 +140,7 @@ def _record(
         "format_version": FORMAT_VERSION,
         "stage": stage,
         "config": as_json(config),
+        "policy": read_policy(config.policy_file).record,
         "parameters": model.num_parameters(),
         **facts,
         "data_sha256": _digests(config.data, sources),

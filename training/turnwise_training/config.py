@@ -91,6 +91,8 @@ class PretrainConfig:
     """For each mix, the share of its tokens that each source gives; a source that ends begins again."""
     model: ModelShape = ModelShape()
     optimization: Optimization = Optimization()
+    policy_file: Path | None = None
+    """The policy that the checkpoint's record names; without one, the policy that ships."""
     data: Path = Path("../shared/data/permissive")
     runs: Path = Path("runs")
     track: tuple[TrackerName, ...] = ()
@@ -140,6 +142,8 @@ class SFTConfig:
     """How these replies are sampled."""
     optimization: Optimization = Optimization(learning_rate=5e-4, muon_learning_rate=0.005, decay_share=0.9)
     lora: Lora | None = None
+    policy_file: Path | None = None
+    """The policy that the checkpoint's record names; without one, the policy that ships."""
     data: Path = Path("../shared/data/permissive")
     runs: Path = Path("runs")
     track: tuple[TrackerName, ...] = ()
@@ -182,6 +186,8 @@ class RewardConfig:
         learning_rate=9e-6, muon_learning_rate=0.0, weight_decay=0.0, schedule="cosine", final_share=0.1
     )
     lora: Lora | None = None
+    policy_file: Path | None = None
+    """The policy that the checkpoint's record names; without one, the policy that ships."""
     data: Path = Path("../shared/data/permissive")
     runs: Path = Path("runs")
     track: tuple[TrackerName, ...] = ()
@@ -296,6 +302,8 @@ class PPOConfig:
     )
     engine: EngineSettings = EngineSettings()
     lora: Lora | None = None
+    policy_file: Path | None = None
+    """The policy that the checkpoint's record names; without one, the policy that ships."""
     data: Path = Path("../shared/data/permissive")
     runs: Path = Path("runs")
     track: tuple[TrackerName, ...] = ()
@@ -429,13 +437,6 @@ class LadderConfig:
     """Stages that run in every round."""
 
 
-StageConfig = (
-    TokenizerConfig
-    | PretrainConfig
-    | ConstitutionConfig
-    | SFTConfig
-    | RewardConfig
-    | PPOConfig
-    | SampleConfig
-    | EvaluateConfig
-)
+TrainedConfig = PretrainConfig | SFTConfig | RewardConfig | PPOConfig
+"""The stages that write a checkpoint."""
+StageConfig = TokenizerConfig | ConstitutionConfig | SampleConfig | EvaluateConfig | TrainedConfig

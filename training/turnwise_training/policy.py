@@ -72,6 +72,11 @@ class Policy:
         return {"name": self.name, "version": self.version, "sha256": self.sha256}
 
 
+def policy_words(record: Mapping[str, str | int]) -> str:
+    """Return a policy's record as a card says it."""
+    return f"`{record['name']}`, version {record['version']}, SHA-256 `{record['sha256']}`"
+
+
 def read_policy(file: Path | None = None) -> Policy:
     """Read and check a policy file; without one, the policy that ships.
 

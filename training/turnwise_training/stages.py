@@ -15,7 +15,9 @@ from turnwise_training.config import (
     SFTConfig,
     StageConfig,
     TokenizerConfig,
+    TrainedConfig,
 )
+from turnwise_training.policy import read_policy
 from turnwise_training.recipe import load_config
 
 
@@ -45,7 +47,12 @@ class Stage:
         return {**needs, **facts}
 
     def run(self, config: StageConfig, *, force: bool) -> None:
-        """Run the stage to its end, going on from where it was."""
+        """Run the stage to its end, going on from where it was.
+
+        Raises ConfigurationError before the first step for a policy that could not be named after the last.
+        """
+        if isinstance(config, TrainedConfig):
+            read_policy(config.policy_file)
         _quieten_transformers()
         getattr(importlib.import_module(self.module), f"run_{self.name}")(config, force=force)
 

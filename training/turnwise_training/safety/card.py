@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from turnwise_training.policy import policy_words
 from turnwise_training.safety.judge import table
 
 _FRONT = """---
@@ -57,6 +58,7 @@ def card(facts: dict[str, Any]) -> str:
             warning,
             _WHAT,
             _shape(facts),
+            f"Trained under the policy {policy_words(facts['policy'])}.\n",
             "## Figures on sources held out whole\n",
             _HELD_OUT,
             table(facts["held_out"]),

@@ -77,6 +77,8 @@ class SafetyConfig:
     """The same for harmless ones that are alarming or come from moderation data sets."""
     encoder_weight: float = 0.65
     """Weight of the encoder's logits in the ensemble; the linear model has the rest."""
+    policy_file: Path | None = None
+    """The policy that safety.json names; without one, the policy that ships."""
     notes: str = ""
     """What a reader of the card should know of how this one was made."""
     seed: int = 1

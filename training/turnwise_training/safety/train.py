@@ -5,6 +5,7 @@ import logging
 from dataclasses import dataclass, replace
 
 from turnwise_training.errors import RunError
+from turnwise_training.policy import read_policy
 from turnwise_training.safety.augment import augmented
 from turnwise_training.safety.calibrate import calibrate
 from turnwise_training.safety.card import card
@@ -64,6 +65,7 @@ def run_safety(config: SafetyConfig, *, force: bool) -> None:
         raise RunError(
             f"{config.output} holds a detector; pass --force to replace it or choose another output"
         )
+    read_policy(config.policy_file)  # a policy that cannot be named shall stop the run before it has begun
     corpus = read_corpus(config)
     rows = list(augmented(corpus.train, share=config.augmented_share, seed=config.seed))
     linear = train_linear(rows, config.linear, seed=config.seed)
@@ -104,6 +106,7 @@ def measure(config: SafetyConfig, corpus: Corpus, models: Models) -> tuple[Calib
     figures = judge(corpus.held_out, held_out, calibration)
     _log.info("held out by source:\n%s", table(figures))
     return calibration, {
+        "policy": read_policy(config.policy_file).record,
         "licences": config.licences,
         "notes": config.notes,
         "false_refusals_allowed": {
