@@ -24,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+audit = typer.Typer(help="What the policy decided.", no_args_is_help=True)
+app.add_typer(audit, name="audit")
 
 
 def main() -> None:
@@ -147,6 +149,33 @@ def hash_key_command(
         typer.echo(hash_key(key, " ".join([name, *given])).line())
     except ConfigurationError as error:
         raise ConfigurationError(f"the line for the key file {error}") from error
+
+
+@audit.command("verify")
+def audit_verify_command(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[PATH]", help="The newest file of the audit. Default: audit.jsonl in the data directory."
+        ),
+    ] = None,
+    expect_last: Annotated[
+        str | None,
+        typer.Option(metavar="HASH", help="A last hash noted earlier, which must still be in the chain."),
+    ] = None,
+) -> None:
+    """Check that nothing in the audit was changed, and exit with 0; with 1 if it was, with 2 if it cannot be read."""
+    from turnwise_server.moderation.audit.files import DEFAULT_NAME, audit_path
+    from turnwise_server.moderation.audit.report import describe
+    from turnwise_server.moderation.audit.verify import verify
+
+    try:
+        checked = verify(path or audit_path(DEFAULT_NAME), expect_last)
+    except OSError as error:
+        typer.echo(f"turnwise-server: {error}", err=True)
+        raise typer.Exit(2) from error
+    typer.echo(describe(checked))
+    raise typer.Exit(1 if checked.fault else 0)
 
 
 app.callback(invoke_without_command=True)(with_setting_flags(_serve))

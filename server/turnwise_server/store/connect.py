@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-import platformdirs
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
+from turnwise_server.data_directory import data_directory
 from turnwise_server.errors import ConfigurationError
 from turnwise_server.store.database import Database
 
@@ -34,7 +34,7 @@ def open_database(url: str | None) -> Database:
         ConfigurationError: this is not the URL of a database that can be used.
     """
     if url is None:
-        return _sqlite_database(platformdirs.user_data_path("turnwise") / "server.db")
+        return _sqlite_database(data_directory() / "server.db")
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
