@@ -28,7 +28,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("wheel"))
 
 
-def test_the_wheel_carries_the_three_packages_and_the_starter(wheel: Path) -> None:
+def test_the_wheel_carries_the_three_packages_the_starter_and_the_detector(wheel: Path) -> None:
     assert_complete(wheel)
 
 
@@ -43,6 +43,8 @@ def assert_complete(wheel: Path) -> None:
         assert f"{package}/py.typed" in names
     for file in ("config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "README.md"):
         assert f"turnwise_server/starter/{file}" in names
+    for file in ("safety.json", "model.safetensors", "linear/weights.safetensors", "README.md"):
+        assert f"turnwise_server/safety/{file}" in names
     for file in ("turnwise_server/policies/default.yaml", "turnwise_training/policies/policy.schema.json"):
         assert file in names
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)

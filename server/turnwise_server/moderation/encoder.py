@@ -1,0 +1,138 @@
+"""A Hugging Face sequence classifier that gives logits to texts. It runs no code that comes with a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from turnwise_server.errors import DetectorFileError
+from turnwise_server.moderation.classifier_files import ClassifierFiles
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Encoding, Tokenizer
+
+_SPREAD: Final = 1.25
+"""Texts share a forward pass if the longest has at most this many times the tokens of the shortest, and a few more."""
+_FEW_TOKENS: Final = 8
+_PASS_TOKENS: Final = 256
+"""Tokens of a pass, padding included. More is no quicker on one core and takes memory."""
+
+
+class Encoder:
+    """A transformer in 32-bit floats with its tokenizer."""
+
+    def __init__(
+        self, module: torch.nn.Module, tokenizer: Tokenizer, *, pad_token_id: int | None, reads_on: bool
+    ) -> None:
+        """Take a tokenizer that truncates. `reads_on` has what it cuts off read too, as further pieces."""
+        self._module = module
+        self._tokenizer = tokenizer
+        self._pad_token_id = pad_token_id
+        self._reads_on = reads_on
+
+    @classmethod
+    def load(cls, files: ClassifierFiles) -> Encoder:
+        """Read configuration, weights and tokenizer.
+
+        Raises:
+            DetectorFileError: they are damaged, do not belong together, or are of an unknown architecture.
+        """
+        from tokenizers import Tokenizer
+
+        reads_on = files.facts.format is None
+        try:
+            tokenizer = Tokenizer.from_file(str(files.path / "tokenizer.json"))
+            tokenizer.enable_truncation(files.max_length, stride=files.max_length // 8 if reads_on else 0)
+        except Exception as error:
+            raise DetectorFileError(
+                f"{files.path / 'tokenizer.json'} cannot be read: {error}. Copy it again."
+            ) from error
+        tokenizer.no_padding()
+        module = _load_module(files.path)
+        return cls(module, tokenizer, pad_token_id=module.config.pad_token_id, reads_on=reads_on)
+
+    def pieces(self, texts: Sequence[str]) -> tuple[list[Encoding], list[int]]:
+        """Return what the encoder reads of texts, one piece or more of each, and the place of each piece's text."""
+        found = [self._tokenizer.encode(text.encode("utf-8", "replace").decode()) for text in texts]
+        pieces = [
+            (piece, place)
+            for place, first in enumerate(found)
+            for piece in (first, *(first.overflowing if self._reads_on else ()))
+        ]
+        return [piece for piece, _ in pieces], [place for _, place in pieces]
+
+    def logits(self, pieces: Sequence[Encoding]) -> NDArray[np.float32]:
+        """Return a row of logits for each piece, shape (pieces, labels); pieces of like length share a pass."""
+        import torch
+
+        rows: dict[int, NDArray[np.float32]] = {}
+        lengths = [len(piece.ids) for piece in pieces]
+        with torch.inference_mode():
+            for batch in batches(lengths, can_pad=self._pad_token_id is not None):
+                longest = max(lengths[place] for place in batch)
+                ids = torch.full((len(batch), longest), self._pad_token_id or 0)
+                mask = torch.zeros_like(ids)
+                for row, place in enumerate(batch):
+                    ids[row, : lengths[place]] = torch.tensor(pieces[place].ids)
+                    mask[row, : lengths[place]] = 1
+                logits = self._module(input_ids=ids, attention_mask=mask).logits
+                rows.update(zip(batch, logits.numpy(), strict=True))
+        return np.stack([rows[place] for place in range(len(pieces))])
+
+
+def batches(lengths: Sequence[int], *, can_pad: bool) -> Iterator[list[int]]:
+    """Yield the places of lengths in groups of like length, each place once; alone where nothing can be padded."""
+    batch: list[int] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        length = lengths[place]
+        is_alike = can_pad and batch and length <= _SPREAD * lengths[batch[0]] + _FEW_TOKENS
+        if batch and not (is_alike and length * (len(batch) + 1) <= _PASS_TOKENS):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def _load_module(path: Path) -> Any:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        module, report = AutoModelForSequenceClassification.from_pretrained(
+            path,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise DetectorFileError(
+            f"{path} cannot be loaded as a sequence classifier: {error}. Check config.json against the weights."
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise DetectorFileError(
+            f"{path / 'model.safetensors'} lacks {len(missing)} weights, such as {missing[0]!r}. "
+            "Give a model that was trained to classify, or download it again."
+        )
+    _halve_embeddings(module.get_input_embeddings())
+    return module.eval()
+
+
+def _halve_embeddings(table: Any) -> None:
+    """Keep word embeddings in half precision where that loses nothing: they are half of a small encoder's memory."""
+    import torch
+
+    weight = table.weight.detach()
+    if all(torch.equal(part.half().float(), part) for part in weight.split(1024)):
+        table.weight = torch.nn.Parameter(weight.half(), requires_grad=False)
+        table.register_forward_hook(lambda _table, _ids, found: found.float())
