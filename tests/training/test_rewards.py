@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import PreTrainedTokenizerFast
 
 from support.json_server import json_server
@@ -19,7 +20,8 @@ from turnwise_training.episodes import Episode, Sample
 from turnwise_training.errors import ConfigurationError, RewardError
 from turnwise_training.http_reward import HttpReward
 from turnwise_training.models import new_reward_model
-from turnwise_training.principles import PrinciplesReward, read_principles
+from turnwise_training.policy import DEFAULT_POLICY
+from turnwise_training.principles import PrinciplesReward
 from turnwise_training.ranked import encode_answers
 from turnwise_training.rewards import CallableReward, ModelReward, WeightedReward, build_reward
 from turnwise_training.scoring import score_ids
@@ -216,15 +218,21 @@ def test_an_answer_without_scores_is_an_error(answer: object, message: str, epis
         HttpReward(server.url).score(episodes)
 
 
+def write_policy(folder: Path, *principles: dict[str, object]) -> Path:
+    """Write the policy that ships with other principles."""
+    policy = yaml.safe_load(DEFAULT_POLICY.read_text())
+    path = folder / "policy.yaml"
+    path.write_text(yaml.safe_dump(policy | {"principles": list(principles)}))
+    return path
+
+
 @pytest.fixture
 def policy_file(tmp_path: Path) -> Path:
-    path = tmp_path / "policy.yaml"
-    path.write_text(
-        "version: 1\nprinciples:\n"
-        "  - {id: cats, text: Speak of cats., weight: 3}\n"
-        "  - {id: dogs, text: Speak of dogs.}\n"
+    return write_policy(
+        tmp_path,
+        {"id": "cats", "text": "Speak of cats.", "compare": "Which speaks of cats?", "weight": 3},
+        {"id": "dogs", "text": "Speak of dogs.", "compare": "Which speaks of dogs?"},
     )
-    return path
 
 
 def judge_by_words(path: str, body: dict[str, list[dict[str, str]]]) -> object:
@@ -290,20 +298,10 @@ def test_a_server_that_is_no_openai_server_is_an_error(
         PrinciplesReward(policy_file, server.url).score(episodes)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("principles: [", "cannot be read as a policy file"),
-        ("version: 1", "holds no list of `principles`"),
-        ("principles: [{id: a}]", "principle 1 needs a `text`"),
-        ("principles: [{text: Be kind., weight: -1}]", "principle 1 needs a `weight` over 0, not -1"),
-    ],
-)
-def test_a_policy_file_without_usable_principles_is_refused(text: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "policy.yaml"
-    path.write_text(text)
-    with pytest.raises(ConfigurationError, match=message):
-        read_principles(path)
+def test_principles_are_read_as_the_server_reads_them(tmp_path: Path) -> None:
+    path = write_policy(tmp_path, {"id": "loose", "text": "Be kind."})
+    with pytest.raises(ConfigurationError, match=r"policy\.yaml:\d+: .*'compare' is a required"):
+        PrinciplesReward(path, "http://127.0.0.1:1")
 
 
 def test_principles_need_a_judge(policy_file: Path) -> None:

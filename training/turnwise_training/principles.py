@@ -1,21 +1,16 @@
 """Rewards answers by written principles: a model on an OpenAI-compatible server says which ones each answer keeps."""
 
-import os
 import re
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
-import yaml
-
+from turnwise_training.chat_server import ChatServer
 from turnwise_training.episodes import Episode
 from turnwise_training.errors import ConfigurationError, RewardError
-from turnwise_training.http_reward import FIRST_PAUSE_S, TIMEOUT_S, ask
+from turnwise_training.http_reward import FIRST_PAUSE_S
+from turnwise_training.policy import PolicyPrinciple, read_policy
 
-CONCURRENT_REQUESTS = 8
 MAX_ANSWER_TOKENS = 8
 QUESTION = (
     "Here is a conversation with an assistant.\n\n{conversation}\n\n"
@@ -23,38 +18,6 @@ QUESTION = (
     "Does the assistant's last reply keep to this principle? Answer with one word, yes or no."
 )
 _VERDICT = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Principle:
-    """One rule of a policy file."""
-
-    text: str
-    weight: float
-
-
-def read_principles(path: Path) -> list[Principle]:
-    """Return the `principles` of a policy file: each a `text` and, optionally, a `weight`.
-
-    Raises ConfigurationError naming the file and the entry.
-    """
-    try:
-        policy = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path} cannot be read as a policy file: {error}") from error
-    entries = policy.get("principles") if isinstance(policy, dict) else None
-    if not isinstance(entries, list) or not entries:
-        raise ConfigurationError(f"{path} holds no list of `principles`")
-    return [_read_principle(entry, f"{path}: principle {number}") for number, entry in enumerate(entries, 1)]
-
-
-def _read_principle(entry: object, where: str) -> Principle:
-    text, weight = (entry.get("text"), entry.get("weight", 1.0)) if isinstance(entry, dict) else (None, 1.0)
-    if not isinstance(text, str) or not text.strip():
-        raise ConfigurationError(f"{where} needs a `text`")
-    if type(weight) not in (int, float) or weight <= 0:
-        raise ConfigurationError(f"{where} needs a `weight` over 0, not {weight!r}")
-    return Principle(text.strip(), float(weight))
 
 
 class PrinciplesReward:
@@ -66,15 +29,14 @@ class PrinciplesReward:
     def __init__(self, policy: Path, judge: str, *, first_pause_s: float = FIRST_PAUSE_S) -> None:
         """Take a policy file and the base URL of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1.
 
-        A key in the environment variable OPENAI_API_KEY is sent to it.
+        Raises ConfigurationError for a policy that cannot be read.
         """
         if not judge:
             raise ConfigurationError(
                 f"principles of {policy}: `judge` must be the URL of the model that judges"
             )
-        self._principles = read_principles(policy)
-        self._judge = judge.rstrip("/")
-        self._first_pause_s = first_pause_s
+        self._principles = read_policy(policy).principles
+        self._judge = ChatServer(judge, first_pause_s=first_pause_s)
         self.unclear = 0
         """Verdicts so far that could not be read."""
 
@@ -83,14 +45,8 @@ class PrinciplesReward:
         if not episodes:
             return []
         questions = [_question(episode, principle) for episode in episodes for principle in self._principles]
-        key = os.environ.get("OPENAI_API_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        with (
-            httpx2.Client(timeout=TIMEOUT_S, headers=headers) as client,
-            ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool,
-        ):
-            model = self._model_name(client)
-            answers = list(pool.map(lambda question: self._answer(client, model, question), questions))
+        choices = self._judge.choices([_body(question) for question in questions])
+        answers = [str(choice["message"]["content"]) for choice in choices]
         verdicts = list(map(_verdict, answers))
         self._count_unclear(verdicts, answers)
         weights = [principle.weight for principle in self._principles]
@@ -103,42 +59,24 @@ class PrinciplesReward:
         self.unclear += len(unclear)
         if 2 * len(unclear) > len(verdicts):
             raise RewardError(
-                f"{self._judge} answered neither yes nor no {len(unclear)} times of {len(verdicts)}, "
+                f"{self._judge.url} answered neither yes nor no {len(unclear)} times of {len(verdicts)}, "
                 f"as in {unclear[0]!r}"
             )
         if unclear:
             sys.stderr.write(
-                f"{self._judge}: {len(unclear)} of {len(verdicts)} verdicts were neither yes nor no\n"
+                f"{self._judge.url}: {len(unclear)} of {len(verdicts)} verdicts were neither yes nor no\n"
             )
 
-    def _answer(self, client: httpx2.Client, model: str, question: str) -> str:
-        body = {
-            "model": model,
-            "messages": [{"role": "user", "content": question}],
-            "temperature": 0,
-            "max_tokens": MAX_ANSWER_TOKENS,
-        }
-        url = f"{self._judge}/chat/completions"
-        answer = ask(client, "POST", url, body, first_pause_s=self._first_pause_s)
-        match answer:
-            case {"choices": [{"message": {"content": str(content)}}, *_]}:
-                return content
-        raise RewardError(f"{url} answered no chat completion: {answer!r:.200}")
 
-    def _model_name(self, client: httpx2.Client) -> str:
-        """Return the first model the server lists."""
-        url = f"{self._judge}/models"
-        answer = ask(client, "GET", url, first_pause_s=self._first_pause_s)
-        match answer:
-            case {"data": [{"id": str(name)}, *_]}:
-                return name
-        raise RewardError(f"{url} lists no model: {answer!r:.200}")
-
-
-def _question(episode: Episode, principle: Principle) -> str:
+def _question(episode: Episode, principle: PolicyPrinciple) -> str:
     said = [*episode.prompt.prompt, {"role": "assistant", "content": episode.reply}]
     conversation = "\n\n".join(f"{message['role']}: {message['content']}" for message in said)
     return QUESTION.format(conversation=conversation, principle=principle.text)
+
+
+def _body(question: str) -> dict[str, object]:
+    messages = [{"role": "user", "content": question}]
+    return {"messages": messages, "temperature": 0, "max_tokens": MAX_ANSWER_TOKENS}
 
 
 def _verdict(answer: str) -> float:
