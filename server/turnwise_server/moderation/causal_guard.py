@@ -69,16 +69,7 @@ class GuardModel:
         room = int(model.config.max_position_embeddings) - MAX_ANSWER_TOKENS
         self._prompt = GuardPrompt(tokenizer, max_tokens=room, source=source)
         self.codes: Final = self._prompt.codes
-        greeting = self._prompt.write(Sample("Hello, how are you?"))
-        certainty, self._verdict = max(
-            ((self._certainty(greeting, each), each) for each in spellings(tokenizer)),
-            key=lambda pair: pair[0],
-        )
-        if certainty < MIN_CERTAINTY:
-            raise DetectorFileError(
-                f"{source} answers a greeting with neither 'safe' nor 'unsafe' (probability {certainty:.2f}). "
-                "Choose a guard such as Llama Guard 3."
-            )
+        self._verdict = self._learn_spelling(source)
 
     @torch.inference_mode()
     def judge(self, sample: Sample) -> Scores:
@@ -105,6 +96,22 @@ class GuardModel:
             line.append(token)
             pending = [token]
         return str(self._tokenizer.decode(line))
+
+    def _learn_spelling(self, source: Path) -> VerdictTokens:
+        """Return the spelling in which the guard is most likely to begin its answer to a greeting."""
+        greeting = self._prompt.write(Sample("Hello, how are you?"))
+        try:
+            found = {each: self._certainty(greeting, each) for each in spellings(self._tokenizer)}
+        except Exception as error:
+            raise DetectorFileError(
+                f"{source} fails to answer a greeting: {error}. Check its config.json, or choose another guard."
+            ) from error
+        likely = [each for each in found if found[each] >= MIN_CERTAINTY]
+        if not likely:
+            raise DetectorFileError(
+                f"{source} answers a greeting with neither 'safe' nor 'unsafe'. Choose a guard such as Llama Guard 3."
+            )
+        return likely[0]
 
     @torch.inference_mode()
     def _certainty(self, prompt: Sequence[int], verdict: VerdictTokens) -> float:
@@ -180,16 +187,16 @@ def load_causal_guard(rule: DetectorRule) -> CausalGuard:
 
 
 def spellings(tokenizer: PreTrainedTokenizerFast) -> list[VerdictTokens]:
-    """Return all ways in which a guard may spell its verdict, up to the first token that tells the two apart."""
+    """Return the ways in which a guard may spell its verdict, up to the first token that tells the two words apart."""
     found = []
     for lead in _LEADS:
         safe, unsafe = (
             tokenizer.encode(lead + word, add_special_tokens=False) for word in ("safe", "unsafe")
         )
-        place = next(
-            index for index, pair in enumerate(zip(safe, unsafe, strict=False)) if len(set(pair)) > 1
-        )
-        found.append(VerdictTokens(tuple(safe[:place]), safe[place], tuple(unsafe[place:])))
+        pairs = enumerate(zip(safe, unsafe, strict=False))
+        shared = next((place for place, (one, other) in pairs if one != other), None)
+        if shared is not None:
+            found.append(VerdictTokens(tuple(safe[:shared]), safe[shared], tuple(unsafe[shared:])))
     return found
 
 

@@ -12,9 +12,6 @@ from transformers.utils import logging
 from turnwise_server.errors import DetectorFileError
 from turnwise_server.moderation.classifier_files import read_json
 
-_LOADING_FAULTS = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError, ImportError)
-"""What transformers raises where configuration and code, or configuration and weights, do not fit."""
-
 
 def verify_guard(path: Path, *, sha256: str | None) -> str:
     """Return the SHA-256 of the weights, of a sharded model's files one after another in the order of their names.
@@ -64,7 +61,7 @@ def load_guard_model(path: Path) -> PreTrainedModel:
             output_loading_info=True,
         )
         model.to("cuda" if is_gpu else "cpu")
-    except _LOADING_FAULTS as error:
+    except Exception as error:
         raise DetectorFileError(
             f"{path} cannot be loaded: {error}. Check its config.json against its weights."
         ) from error

@@ -31,7 +31,7 @@ _CONNECTION_DIED = (
 
 
 class HttpDetector:
-    """Asks one server about all samples in one request; a `Detector`. It passes over labels that OpenAI does not have."""
+    """Asks one server about all samples in one request; a `Detector`. It passes over labels unknown to OpenAI."""
 
     sha256: Final = None
     """Nobody here knows the weights of another server."""
