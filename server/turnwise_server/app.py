@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from turnwise_server.api import feedback, health, openapi
+from turnwise_server.api import feedback, health, openapi, policy
 from turnwise_server.api.anthropic import create as anthropic
 from turnwise_server.api.anthropic.errors import AnthropicErrors
 from turnwise_server.api.chat_completions import create as chat
@@ -46,6 +46,7 @@ ROUTERS = (
     anthropic.router,
     admin.router,
     models.router,
+    policy.router,
     health.router,
     metrics_route.router,
     openapi.router,

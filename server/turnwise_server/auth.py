@@ -9,14 +9,22 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 from turnwise_server.errors import ConfigurationError
 from turnwise_server.limits.rates import MAX_RATE, NO_LIMITS, RateLimits
 
 KEY_PREFIX = "tw-"
 ADMIN = "admin"
-SCOPES = frozenset({ADMIN})
+OVERRIDE = "safety:override"
+"""May be answered against the policy, where the policy says so."""
+TRUSTED = "safety:trusted"
+"""Vouches for its own system messages: they are not judged."""
+SCOPES = frozenset({ADMIN, OVERRIDE, TRUSTED})
 """What a key may be allowed beyond what every key may do."""
+
+RefusalStyle = Literal["content", "field", "both"]
+"""Where the words of a refusal stand: as the reply's content, in the field `refusal`, or in both."""
 
 _LINE = re.compile(r"sha256:(?P<digest>[0-9a-f]{64})(?:\s+(?P<words>\S.*))?")
 _LIMITS = frozenset({"rpm", "tpm", "concurrent"})
@@ -32,6 +40,8 @@ class KeyRecord:
     scopes: frozenset[str] = frozenset()
     limits: RateLimits = NO_LIMITS
     """Its own limits, which go before those of the server."""
+    refusal_style: RefusalStyle | None = None
+    """How refusals are shown to it, if not as the policy says."""
 
     @property
     def key_id(self) -> str:
@@ -43,6 +53,8 @@ class KeyRecord:
         words = [f"sha256:{self.digest}", self.name]
         if self.scopes:
             words.append(f"scope={','.join(sorted(self.scopes))}")
+        if self.refusal_style:
+            words.append(f"refusal={self.refusal_style}")
         words += [f"{name}={value}" for name, value in asdict(self.limits).items() if value is not None]
         return " ".join(word for word in words if word)
 
@@ -136,16 +148,17 @@ def _record(digest: str, words: str) -> KeyRecord:
         name, equals, value = word.partition("=")
         if not equals:
             names.append(word)
-        elif name in settings or name not in _LIMITS | {"scope"}:
+        elif name in settings or name not in _LIMITS | {"scope", "refusal"}:
             raise ConfigurationError(
-                "has a word with '=' that is unknown or there twice: known are scope=admin, rpm=, tpm= and "
-                "concurrent=, and a name must hold no '='"
+                "has a word with '=' that is unknown or there twice: known are scope=, refusal=, rpm=, tpm= "
+                "and concurrent=, and a name must hold no '='"
             )
         else:
             settings[name] = value
     scopes = _scopes(settings.pop("scope")) if "scope" in settings else frozenset[str]()
+    style = _style(settings.pop("refusal")) if "refusal" in settings else None
     limits = RateLimits(**{name: _limit(name, value) for name, value in settings.items()})
-    return KeyRecord(digest, " ".join(names), scopes, limits)
+    return KeyRecord(digest, " ".join(names), scopes, limits, style)
 
 
 def _scopes(value: str) -> frozenset[str]:
@@ -153,6 +166,13 @@ def _scopes(value: str) -> frozenset[str]:
     if not scopes <= SCOPES:
         raise ConfigurationError(f"has an unknown scope: known are {', '.join(sorted(SCOPES))}")
     return scopes
+
+
+def _style(value: str) -> RefusalStyle:
+    for style in get_args(RefusalStyle):
+        if value == style:
+            return cast("RefusalStyle", style)
+    raise ConfigurationError("has a value of refusal= that is none of content, field and both")
 
 
 def _limit(name: str, value: str) -> int:

@@ -131,7 +131,13 @@ def run(settings: Settings) -> None:
 @app.command("hash-key")
 def hash_key_command(
     name: Annotated[str, typer.Option(help="Who the key is for; a note in the key file.")] = "",
-    scope: Annotated[str | None, typer.Option(help="admin: the key may replace models, too.")] = None,
+    scope: Annotated[
+        str | None,
+        typer.Option(help="What the key may do, with commas: admin, safety:trusted, safety:override."),
+    ] = None,
+    refusal: Annotated[
+        str | None, typer.Option(help="Where refusals stand in replies: content, field or both.")
+    ] = None,
     rpm: Annotated[int | None, typer.Option(help="Most requests a minute.")] = None,
     tpm: Annotated[int | None, typer.Option(help="Most tokens a minute, of prompts and replies.")] = None,
     concurrent: Annotated[int | None, typer.Option(help="Most requests at the same time.")] = None,
@@ -143,7 +149,7 @@ def hash_key_command(
         typer.echo(f"The new key, shown only now: {key}", err=True)
     if len(key) < MIN_KEY_LENGTH:
         raise ConfigurationError(f"the key is too short to be safe: use at least {MIN_KEY_LENGTH} characters")
-    words = {"scope": scope, "rpm": rpm, "tpm": tpm, "concurrent": concurrent}
+    words = {"scope": scope, "refusal": refusal, "rpm": rpm, "tpm": tpm, "concurrent": concurrent}
     given = [f"{word}={value}" for word, value in words.items() if value is not None]
     try:
         typer.echo(hash_key(key, " ".join([name, *given])).line())

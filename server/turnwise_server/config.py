@@ -99,6 +99,10 @@ class Settings(BaseSettings):
     """Most requests at the same time, likewise. Default: no limit."""
     redis_url: SecretStr | None = None
     """Address of a Redis server, such as redis://localhost:6379/0, where several replicas of the server count rate limits together. Only by the environment or the configuration file, never as a flag. Default: each counts for itself."""  # noqa: E501
+    policy: Path | None = None
+    """Policy file: what the assistant refuses and how it says so. A change of it takes effect while the server runs. Default: the policy that ships with Turnwise."""  # noqa: E501
+    unsafe_no_classifier: bool = False
+    """Serve without the refusal layer: nothing is checked, and every reply says so in the header x-moderation."""
     insecure: bool = False
     """Listen on other than loopback addresses without any API key."""
     allowed_hosts: Names = ()

@@ -22,11 +22,15 @@ from turnwise_server.api.storage import open_storage
 from turnwise_server.api.telemetry.tracing import make_tracer
 from turnwise_server.app import create_app
 from turnwise_server.auth import KeyRing
+from turnwise_server.chat.refusal.policy_file import DEFAULT_POLICY
+from turnwise_server.chat.refusal.policy_holder import PolicyHolder
 from turnwise_server.config import Settings
+from turnwise_server.errors import TurnwiseError
 from turnwise_server.limits.from_settings import make_limiter
 from turnwise_server.listen import cannot_listen, url_of
 from turnwise_server.load import load_model
 from turnwise_server.log import get_logger
+from turnwise_server.moderation.enforcement import Enforcement, follow_policy
 
 EXIT_ENGINE_LOST = 70
 ENGINE_RESTART_LIMIT_S = 60.0
@@ -50,8 +54,11 @@ class Signals:
         self.asked = asyncio.Event()
         self.insisted = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self.reread = asyncio.Event()
+        """SIGHUP: read the policy again."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._on_signal)
+        self._loop.add_signal_handler(signal.SIGHUP, self.reread.set)
 
     def _on_signal(self) -> None:
         if not self.asked.is_set():
@@ -78,6 +85,8 @@ async def serve(settings: Settings, keys: KeyRing, listener: socket.socket) -> i
         return await _run(services, keys, listener, signals, restart_limit_s=limit_s)
     finally:
         await services.swaps.close()
+        if services.enforcement is not None:
+            await services.enforcement.close()
         await services.limiter.close()
         await asyncio.to_thread(services.storage.close)
         await services.tracer.close()
@@ -88,18 +97,41 @@ def make_services(settings: Settings) -> Services:
     """Return the services of a server that has yet to load its models.
 
     Raises:
-        ConfigurationError: there cannot be a database of that address, or no traces as they are asked for.
+        ConfigurationError: there cannot be a database of that address, or no traces as they are asked for; or the
+            policy is wrong.
     """
     tracer = make_tracer(settings.otlp_endpoint, os.environ)
     models = ServedModels(allows_default=settings.allow_default_model)
-    swaps = ModelSwaps(models, partial(load_model, settings))
-    return Services(settings, models, swaps, open_storage(settings), make_limiter(settings), tracer=tracer)
+    enforcement = None if settings.unsafe_no_classifier else Enforcement()
+    policy = PolicyHolder(
+        settings.policy or DEFAULT_POLICY, enforcement.enact if enforcement else lambda _: None
+    )
+    return Services(
+        settings,
+        models,
+        ModelSwaps(models, partial(load_model, settings)),
+        open_storage(settings),
+        make_limiter(settings),
+        policy,
+        enforcement,
+        tracer=tracer,
+    )
 
 
 async def _load(services: Services) -> Services:
+    try:
+        async with asyncio.TaskGroup() as loading:
+            if services.enforcement is not None:
+                loading.create_task(asyncio.to_thread(services.enforcement.enact, services.policy.current))
+            loading.create_task(_load_models(services))
+    except* TurnwiseError as errors:
+        raise errors.exceptions[0] from None
+    return services
+
+
+async def _load_models(services: Services) -> None:
     for name, source in services.settings.named_models.items():
         await services.swaps.put(name, source)
-    return services
 
 
 async def _run(
@@ -122,6 +154,7 @@ async def _run(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     engine_lost = asyncio.create_task(_engine_lost(services.models, restart_limit_s))
     asked = asyncio.create_task(signals.asked.wait())
+    following = asyncio.create_task(follow_policy(services.policy, signals.reread, services.enforcement))
     await asyncio.wait({serving, engine_lost, asked}, return_when=asyncio.FIRST_COMPLETED)
     exit_code = 0
     if engine_lost.done():
@@ -138,8 +171,8 @@ async def _run(
     except OSError as error:
         raise cannot_listen(services.settings.host, services.settings.port, error) from error
     finally:
-        engine_lost.cancel()
-        asked.cancel()
+        for task in (engine_lost, asked, following):
+            task.cancel()
     return exit_code
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import httpx2
@@ -20,10 +20,13 @@ from turnwise_server.app import create_app
 from turnwise_server.auth import KeyRing
 from turnwise_server.chat.checkpoint_files import GenerationDefaults
 from turnwise_server.chat.model import ChatModel
+from turnwise_server.chat.refusal.policy_file import DEFAULT_POLICY
+from turnwise_server.chat.refusal.policy_holder import PolicyHolder
 from turnwise_server.config import Settings
 from turnwise_server.engine.fake_engine import FakeEngine, Script
 from turnwise_server.limits.from_settings import make_limiter
 from turnwise_server.load import load_model
+from turnwise_server.moderation.enforcement import Enforcement
 from turnwise_server.store.connect import memory_database
 from turnwise_server.store.database import Database
 
@@ -35,6 +38,12 @@ HELLO = [{"role": "user", "content": "hello"}]
 def encode(text: str) -> list[int]:
     """Token ids of a scripted reply."""
     return list(TOKENIZER.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+
+@cache
+def default_policy() -> PolicyHolder:
+    """Return the policy that ships with the server; it is read once."""
+    return PolicyHolder(DEFAULT_POLICY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +71,14 @@ async def fake_server(
     script: Script | Sequence[Sequence[int]] | None = None,
     database: Database | None = None,
     template: str = CHATML,
+    policy: PolicyHolder | None = None,
+    enforcement: Enforcement | None = None,
     **engine_options: Any,
 ) -> AsyncIterator[FakeServer]:
-    """Serve the replies in order, then again from the first. Without a `database` things are stored in memory."""
+    """Serve the replies in order, then again from the first. Without a `database` things are stored in memory.
+
+    Nothing is checked without an `enforcement`.
+    """
     engine = FakeEngine(
         script or [encode(reply) for reply in replies or ("Hi!",)],
         vocab_size=len(TOKENIZER),
@@ -79,7 +93,9 @@ async def fake_server(
     models = ServedModels(served, allows_default=chosen.allow_default_model)
     storage = Storage(database or memory_database(), response_ttl_s=60, response_memory_bytes=10**7)
     swaps = ModelSwaps(models, partial(load_model, chosen))
-    services = Services(chosen, models, swaps, storage, make_limiter(chosen))
+    services = Services(
+        chosen, models, swaps, storage, make_limiter(chosen), policy or default_policy(), enforcement
+    )
     app = create_app(services, keys)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=True)
     async with httpx2.AsyncClient(
@@ -87,5 +103,7 @@ async def fake_server(
     ) as client:
         yield FakeServer(client, engine, services, app)
     await services.swaps.close()
+    if enforcement is not None:
+        await enforcement.close()
     await services.limiter.close()
     storage.close()

@@ -12,12 +12,14 @@ from starlette.requests import Request
 from turnwise_server.api.errors import shorten
 from turnwise_server.api.gates.body import read_json_object
 from turnwise_server.api.models.served import ServedModel
+from turnwise_server.api.refusal.guarding import guard_reply, shown_to_model
 from turnwise_server.api.reply import Reply
 from turnwise_server.api.services import Services, services_of
 from turnwise_server.api.telemetry.request_log import RequestRecord, record_of
 from turnwise_server.api.validation import RequestModel, unknown_fields
-from turnwise_server.chat.turn import PreparedTurn
+from turnwise_server.chat.turn import PreparedTurn, TurnRequest
 from turnwise_server.errors import EngineError, RequestError
+from turnwise_server.moderation.layer import RefusalLayer
 
 MAX_NAMED_PARAMS = 16
 """How many ignored parameters the reply names."""
@@ -33,6 +35,8 @@ class Admission:
     services: Services
     record: RequestRecord
     body: dict[str, object]
+    layer: RefusalLayer | None = None
+    """What the reply is held to; None where nothing is checked."""
 
     @classmethod
     async def of(cls, request: Request, *, generates: bool = True) -> Admission:
@@ -50,7 +54,10 @@ class Admission:
         if generates:
             _require_room(services.models, record.key_id)
         body = await read_json_object(request, timeout_s=services.settings.request_timeout_s)
-        return cls(request, services, record, body)
+        layer = None
+        if generates and services.enforcement is not None:
+            layer = record.held.enter_context(services.enforcement.held())
+        return cls(request, services, record, body, layer)
 
     def ignored_params(self, model: type[RequestModel]) -> list[str]:
         """Return the parameters of the body that `model` does not know.
@@ -74,6 +81,15 @@ class Admission:
         self.record.facts.update(model=model.name, stream=streams)
         return model
 
+    def prepare(self, model: ServedModel, turn: TurnRequest) -> PreparedTurn:
+        """Prepare a reply to a conversation, of which the model reads what it may. Safe in any thread.
+
+        Raises:
+            RequestError: the messages or parameters cannot be served.
+            ContextLengthError: the conversation does not fit, and truncation may not or cannot help.
+        """
+        return model.chat.prepare(turn if self.layer is None else shown_to_model(self.layer, turn))
+
     async def start(self, model: ServedModel, prepared: PreparedTurn) -> Reply:
         """Queue a prepared reply in the engine.
 
@@ -86,7 +102,14 @@ class Admission:
         most_tokens = prepared.prompt_tokens + prepared.choices * prepared.max_tokens
         await self.record.allowance.reserve(most_tokens)
         self.services.lifecycle.require_open()
-        return Reply(self.services, self.record, model, prepared, model.chat.start(prepared))
+        turn = model.chat.start(prepared)
+        if self.layer is None:
+            self.record.headers["x-moderation"] = "off"
+            return Reply(self.services, self.record, model, prepared, turn)
+        guarded = guard_reply(
+            self.layer, model.chat, prepared, turn, key=self.record.key, headers=self.request.headers
+        )
+        return Reply(self.services, self.record, model, prepared, guarded.turn, guarded)
 
 
 def _require_room(models: Iterable[ServedModel], tenant: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from turnwise_server.api.wire import encode_json
+from turnwise_server.chat.refusal.verdict import ModerationUnavailableError
 from turnwise_server.errors import (
     ContextLengthError,
     EngineDeadError,
@@ -56,6 +57,7 @@ ERROR_CODES: Mapping[str, int] = {
     "rate_limit_exceeded": 429,
     "engine_stalled": 503,
     "engine_unavailable": 503,
+    "moderation_unavailable": 503,
     "server_is_overloaded": 503,
     "shutting_down": 503,
     "storage_unavailable": 503,
@@ -126,10 +128,23 @@ def error_reply(error: Exception, request_id: str = "") -> ErrorReply:
             return storage_unavailable()
         case GrammarError():
             return grammar_too_complex()
+        case ModerationUnavailableError():
+            return moderation_unavailable()
         case EngineDeadError() | EngineError():
             return engine_unavailable()
         case _:
             return internal_error(request_id)
+
+
+def moderation_unavailable() -> ErrorReply:
+    """A text could not be checked that may not pass unchecked. It is no refusal."""
+    return ErrorReply(
+        503,
+        "The request could not be checked, and what is not checked is not answered. It may succeed in a moment.",
+        type="server_error",
+        code="moderation_unavailable",
+        headers={"retry-after": str(RETRY_SOON_S)},
+    )
 
 
 def invalid_json(reason: str) -> ErrorReply:

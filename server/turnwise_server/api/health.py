@@ -10,15 +10,21 @@ from turnwise_server.api.errors import ApiError, engine_stalled, engine_unavaila
 from turnwise_server.api.openapi import describe_errors
 from turnwise_server.api.respond import json_response
 from turnwise_server.api.services import services_of
-from turnwise_server.api.wire import Health, Readiness
+from turnwise_server.api.wire import Fault, Health, Readiness
 
 router = APIRouter()
 
 
 @router.get("/health", response_model=Health, responses=describe_errors(403, 500))
-async def health() -> Response:
-    """Say that the process is alive."""
-    return json_response(Health().model_dump())
+async def health(request: Request) -> Response:
+    """Say that the process is alive, and what about it is not as it should be."""
+    services = services_of(request)
+    faults: list[Fault] = []
+    if services.policy.fault is not None:
+        faults.append("policy_not_loaded")
+    if services.enforcement is None:
+        faults.append("no_classifier")
+    return json_response(Health(status="degraded" if faults else "ok", faults=faults).model_dump())
 
 
 @router.get("/ready", response_model=Readiness, responses=describe_errors(403, 500, 503))

@@ -6,13 +6,16 @@ from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel
+from starlette.requests import Request
 from starlette.responses import Response
 
 from turnwise_server.api.openapi import describe_errors
 from turnwise_server.api.respond import json_response
+from turnwise_server.api.services import services_of
 from turnwise_server.chat.refusal.policy_categories import Category
 from turnwise_server.chat.refusal.policy_file import LoadedPolicy
-from turnwise_server.chat.refusal.policy_holder import PolicyHolder
+
+router = APIRouter()
 
 
 class PolicyPrinciple(BaseModel):
@@ -50,16 +53,10 @@ class PolicyObject(BaseModel):
     categories: tuple[PolicyCategory, ...]
 
 
-def policy_router(holder: PolicyHolder) -> APIRouter:
-    """Return the route that shows what `holder` has in force."""
-    router = APIRouter()
-
-    @router.get("/v1/policy", response_model=PolicyObject, responses=describe_errors(401, 403, 500))
-    async def show_policy() -> Response:
-        """Show the policy that requests and replies are held to."""
-        return json_response(policy_object(holder.current).model_dump())
-
-    return router
+@router.get("/v1/policy", response_model=PolicyObject, responses=describe_errors(401, 403, 500))
+async def show_policy(request: Request) -> Response:
+    """Show the policy that requests and replies are held to."""
+    return json_response(policy_object(services_of(request).policy.current).model_dump())
 
 
 def policy_object(loaded: LoadedPolicy) -> PolicyObject:

@@ -15,12 +15,16 @@ from starlette.types import Receive, Scope, Send
 
 from turnwise_server.api.errors import ApiError, ErrorReply, deadline_passed, error_reply, shutting_down
 from turnwise_server.api.models.served import ServedModel
+from turnwise_server.api.refusal.guarding import GuardedReply, ReplyEvent
+from turnwise_server.api.refusal.refused import Refused
 from turnwise_server.api.services import Services
 from turnwise_server.api.sse import EventStream
 from turnwise_server.api.supervision import Interrupted, Interruption, disconnected, supervise
 from turnwise_server.api.telemetry.request_facts import ReplyFacts
 from turnwise_server.api.telemetry.request_log import CLIENT_GONE, RequestRecord
-from turnwise_server.chat.turn import ChoiceFinished, PreparedTurn, Turn, TurnEvent
+from turnwise_server.chat.refusal.guarded_choice import Blocked
+from turnwise_server.chat.refusal.guarded_turn import GuardedTurn
+from turnwise_server.chat.turn import ChoiceFinished, PreparedTurn, Turn
 from turnwise_server.errors import TurnwiseError
 from turnwise_server.log import describe_exception, get_logger
 
@@ -33,19 +37,40 @@ class Reply:
     record: RequestRecord
     model: ServedModel
     prepared: PreparedTurn
-    turn: Turn
+    turn: Turn | GuardedTurn
+    guarded: GuardedReply | None = None
+    """The refusal layer in front of `turn`, if there is one."""
     finish_reasons: list[str] = field(default_factory=list)
     """One for each choice that has come to its end."""
 
-    async def events(self) -> AsyncIterator[TurnEvent]:
-        """Yield the events of the reply."""
-        async for event in self.turn:
-            if isinstance(event, ChoiceFinished):
+    async def events(self) -> AsyncIterator[ReplyEvent]:
+        """Yield the events of the reply, as its client may see them.
+
+        Raises:
+            ModerationUnavailableError: what may not be shown unchecked could not be checked.
+            EngineDeadError: the engine ended before the reply did.
+        """
+        async for event in self._turn_events():
+            if isinstance(event, ChoiceFinished | Refused):
                 self.finish_reasons.append(event.finish_reason)
             yield event
         # A clean end would make half a reply look like a whole one.
         if unfinished := self.prepared.choices - len(self.finish_reasons):
             raise RuntimeError(f"{unfinished} choices ended without a finish reason")
+
+    async def _turn_events(self) -> AsyncIterator[ReplyEvent]:
+        if self.guarded is None:
+            async for event in self.turn:
+                assert not isinstance(event, Blocked), "nothing blocks where nothing is guarded"
+                yield event
+            return
+        async for shown in self.guarded.events(self.prepared):
+            if isinstance(shown, Refused):
+                self.record.headers["x-refusal"] = shown.header
+                self.services.metrics.refused(stage=shown.stage, category=shown.category)
+            yield shown
+        if self.guarded.is_unchecked:
+            self.record.headers["x-moderation"] = "skipped"
 
     async def whole(
         self, body: Coroutine[Any, Any, bytes], receive: Receive, headers: Mapping[str, str]

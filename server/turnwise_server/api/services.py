@@ -16,8 +16,10 @@ from turnwise_server.api.models.swaps import ModelSwaps
 from turnwise_server.api.storage import Storage
 from turnwise_server.api.telemetry.metrics import Metrics
 from turnwise_server.api.telemetry.tracing import Tracer, UnwrittenTracer
+from turnwise_server.chat.refusal.policy_holder import PolicyHolder
 from turnwise_server.config import Settings
 from turnwise_server.limits.limiter import RateLimiter
+from turnwise_server.moderation.enforcement import Enforcement
 
 _ID_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 """In the order of their bytes, so that ids sort by the time that they begin with."""
@@ -32,6 +34,10 @@ class Services:
     swaps: ModelSwaps
     storage: Storage
     limiter: RateLimiter
+    policy: PolicyHolder
+    """What the assistant is held to."""
+    enforcement: Enforcement | None
+    """What holds it to the policy; None where nothing does."""
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     metrics: Metrics = field(default_factory=Metrics)
     tracer: Tracer = field(default_factory=UnwrittenTracer)

@@ -89,13 +89,24 @@ class AssistantMessage(BaseModel):
     tool_calls: list[MessageToolCall] | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class RefusalSignal(BaseModel):
+    """Extension: that the policy refused a choice, for programs; `category` is `policy` where it is not revealed."""
+
+    stage: Literal["input", "output"]
+    category: str
+
+
 class Choice(BaseModel):
     """One of `n` replies."""
 
     index: int
     message: AssistantMessage
     logprobs: ChoiceLogprobs | None
-    finish_reason: Literal["stop", "length", "tool_calls"]
+    finish_reason: FinishReason
+    x_refusal: RefusalSignal | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class ChatCompletion(BaseModel):
@@ -144,13 +155,21 @@ class ChunkDelta(BaseModel):
     tool_calls: list[ToolCallChunk] | None = None
 
 
+class Retraction(BaseModel):
+    """Extension: what was shown of a choice so far is to be taken back."""
+
+    retract: Literal[True] = True
+
+
 class ChunkChoice(BaseModel):
     """A chunk's share in one choice."""
 
     index: int
     delta: ChunkDelta
     logprobs: ChoiceLogprobs | None = None
-    finish_reason: Literal["stop", "length", "tool_calls"] | None
+    finish_reason: FinishReason | None
+    x_refusal: RefusalSignal | None = Field(default=None, exclude_if=lambda value: value is None)
+    x_moderation: Retraction | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class ChatCompletionChunk(BaseModel):
@@ -215,10 +234,15 @@ class ModelDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
-class Health(BaseModel):
-    """The answer of /health."""
+Fault = Literal["policy_not_loaded", "no_classifier"]
 
-    status: Literal["ok"] = "ok"
+
+class Health(BaseModel):
+    """The answer of /health: 200 as long as the process answers."""
+
+    status: Literal["ok", "degraded"] = "ok"
+    faults: list[Fault] = Field(default_factory=list)
+    """What is not as it should be: the policy's file is wrong, so an older one is in force; nothing is checked."""
 
 
 class Readiness(BaseModel):

@@ -103,6 +103,17 @@ def normalise(
     return Conversation(_join(system) if system else None, tuple(_merged(turns)))
 
 
+def without_oldest(messages: Sequence[ClientMessage], dropped: int) -> tuple[ClientMessage, ...]:
+    """Return messages without the `dropped` oldest ones that are no system messages, as truncation leaves them out."""
+    kept: list[ClientMessage] = []
+    for message in messages:
+        if message.role in SYSTEM_ROLES or not dropped:
+            kept.append(message)
+        else:
+            dropped -= 1
+    return tuple(kept)
+
+
 def _role(role: str, param: str, *, knows_tools: bool) -> Role | None:
     """Return the turn's role, or None for a system text."""
     if role in SYSTEM_ROLES:

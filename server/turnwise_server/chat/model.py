@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from turnwise_server.chat.call_plan import CallPlan
 from turnwise_server.chat.checkpoint_files import GenerationDefaults, load_generation_defaults, load_tokenizer
+from turnwise_server.chat.messages import ClientMessage, without_oldest
 from turnwise_server.chat.prompt_writer import PromptWriter
 from turnwise_server.chat.template import PromptEnd
 from turnwise_server.chat.token_text import token_bytes
@@ -90,7 +91,14 @@ class ChatModel:
             max_tokens=self._wanted_tokens(request),
             truncate=request.truncation == "auto",
         )
-        return self._prepared(request, (fit.prompt_ids,), fit.dropped_messages, calls)
+        prepared = self._prepared(request, (fit.prompt_ids,), fit.dropped_messages, calls)
+        return replace(
+            prepared,
+            messages=without_oldest(request.messages, fit.dropped_messages),
+            tools=request.tools.tools,
+            has_form=request.grammar is not None,
+            begins_message=request.end is PromptEnd.REPLY and prepared.sampling.grammar is None,
+        )
 
     def prepare_text(self, request: TurnRequest, prompts: Sequence[str | Sequence[int]]) -> PreparedTurn:
         """Tokenise prompts that go to the model as they are, without messages and template; see `prepare`.
@@ -100,8 +108,11 @@ class ChatModel:
             ContextLengthError: a prompt does not fit. Nothing is left out of prompts.
         """
         self._check_logit_bias(request)
-        ids = [self.prompts.plain.prompt(prompt, context_length=self.context_length) for prompt in prompts]
-        return self._prepared(request, tuple(ids))
+        plain = self.prompts.plain
+        ids = [plain.prompt(prompt, context_length=self.context_length) for prompt in prompts]
+        texts = (prompt if isinstance(prompt, str) else plain.decode(prompt) for prompt in prompts)
+        messages = tuple(ClientMessage("user", text) for text in texts)
+        return replace(self._prepared(request, tuple(ids)), messages=messages)
 
     def start(self, prepared: PreparedTurn) -> Turn:
         """Queue every choice in the engine and return the reply to be.
@@ -110,10 +121,19 @@ class ChatModel:
             QueueFullError: the engine's queue has no room for all the choices; none is left behind in it.
             EngineDeadError: the engine is not running.
         """
+        return self._start(prepared, [self._choice_request(prepared, at) for at in range(prepared.choices)])
+
+    def start_again(self, prepared: PreparedTurn, index: int) -> Turn:
+        """Queue choice `index` alone, with a seed of its own; see `start`."""
+        request = self._choice_request(prepared, index)
+        seed = seed_of_choice(prepared.sampling.seed, index + prepared.choices)
+        return self._start(prepared, [replace(request, sampling=replace(request.sampling, seed=seed))])
+
+    def _start(self, prepared: PreparedTurn, requests: Sequence[GenerationRequest]) -> Turn:
         generations: list[Generation] = []
         with ExitStack() as undo:
-            for index in range(prepared.choices):
-                generation = self._engine.submit(self._choice_request(prepared, index))
+            for request in requests:
+                generation = self._engine.submit(request)
                 undo.callback(generation.cancel)
                 generations.append(generation)
             undo.pop_all()

@@ -21,7 +21,7 @@ from turnwise_server.chat.messages import ClientMessage
 from turnwise_server.chat.reply_reader import CallPiece, ReplyReader, reply_reader
 from turnwise_server.chat.template import PromptEnd
 from turnwise_server.chat.token_text import TokenBytes
-from turnwise_server.chat.tools import ToolUse
+from turnwise_server.chat.tools import Tool, ToolUse
 from turnwise_server.engine.base import Generation, SamplingParams, TokenEvent
 from turnwise_server.engine.timeline import Timeline
 
@@ -74,6 +74,14 @@ class PreparedTurn:
     """How many of the client's messages were left out to make the rest fit."""
     calls: CallPlan | None = None
     """How tools may be called; None if none may be."""
+    messages: tuple[ClientMessage, ...] = ()
+    """What of the conversation the model reads, as it was given; texts without a template as if a user said them."""
+    tools: tuple[Tool, ...] = ()
+    """What the client offered to call."""
+    has_form: bool = False
+    """Whether the client asked for text of a form, such as JSON."""
+    begins_message: bool = False
+    """Whether the reply is a message from its beginning, in words of the model's choice: it may be prefaced."""
 
     @property
     def choices(self) -> int:
@@ -171,6 +179,10 @@ class Turn:
         """Stop every choice and free its slot. Never blocks; a no-op once finished."""
         for generation in self._generations:
             generation.cancel()
+
+    def cancel_choice(self, index: int) -> None:
+        """Stop one choice and free its slot. Never blocks; a no-op once finished."""
+        self._generations[index].cancel()
 
     async def __aiter__(self) -> AsyncIterator[TurnEvent]:
         """Yield events until every choice is finished. Leaving the loop early cancels what still runs.

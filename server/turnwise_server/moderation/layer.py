@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from turnwise_server.chat.messages import ClientMessage
 from turnwise_server.chat.refusal.declined import declined_turns
+from turnwise_server.chat.refusal.leak import new_canary
 from turnwise_server.chat.refusal.normalise import forms
 from turnwise_server.chat.refusal.policy import Policy
 from turnwise_server.chat.refusal.policy_categories import Category
@@ -57,6 +58,8 @@ class RefusalLayer:
             text.strip()
             for text in (LEAK_TEXT, *(text for each in loaded.policy.categories for text in stop_texts(each)))
         )
+        self.canary = new_canary() if loaded.policy.leak.canary else ""
+        """A word that no reply may hold, for system texts; "" if the policy wants none."""
         self._known: VerdictCache[Reading] = VerdictCache(REMEMBERED_TEXTS)
 
     def category(self, name: str) -> Category:

@@ -26,8 +26,6 @@ class RequestGuard:
     messages: tuple[ClientMessage, ...] = ()
     """The conversation that the model reads, as the client sent it."""
     tools: tuple[Tool, ...] = ()
-    canary: str = ""
-    """The word that was planted in the system text; "" for none."""
     is_trusted: bool = False
     """Whether the key vouches for its system messages."""
     exempt: Container[str] = ()
@@ -88,7 +86,7 @@ class RequestGuard:
         return LeakDetector(
             "\n".join(system),
             users,
-            canary=self.canary,
+            canary=self.layer.canary,
             ngram=leak.system_ngram,
             min_overlap=leak.min_overlap,
         )

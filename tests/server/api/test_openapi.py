@@ -43,6 +43,7 @@ async def test_every_route_is_described() -> None:
         ("post", "/v1/apply-template"),
         ("get", "/v1/models"),
         ("get", "/v1/models/{model}"),
+        ("get", "/v1/policy"),
         ("get", "/health"),
         ("get", "/ready"),
         ("get", "/metrics"),

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from fastapi import FastAPI
 
+from support.fake_server import fake_server
 from support.policy_cases import MINIMAL, MINIMAL_SHA256
-from turnwise_server.api.policy import policy_router
 from turnwise_server.chat.refusal.policy_holder import PolicyHolder
 
 SECRETS = (
@@ -29,11 +28,8 @@ def reword(file: Path) -> None:
 
 
 async def get_policy(holder: PolicyHolder) -> httpx2.Response:
-    app = FastAPI(openapi_url=None)
-    app.include_router(policy_router(holder))
-    transport = httpx2.ASGITransport(app=app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-        return await client.get("/v1/policy")
+    async with fake_server(policy=holder) as server:
+        return await server.client.get("/v1/policy")
 
 
 async def test_principles_categories_actions_and_digest_are_shown() -> None:

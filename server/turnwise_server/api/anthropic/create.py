@@ -100,7 +100,7 @@ def _prepare(admission: Admission) -> tuple[bool, ServedModel, PreparedTurn]:
         default_truncation=settings.truncation,
     )
     try:
-        return bool(request.stream), model, model.chat.prepare(turn)
+        return bool(request.stream), model, admission.prepare(model, turn)
     except RequestError as error:
         raise prompt.in_own_words(error) from error
 

@@ -65,7 +65,7 @@ def _prepare(admission: Admission) -> tuple[ChatCompletionRequest, ServedModel, 
         default_max_tokens=settings.default_max_tokens,
         default_truncation=settings.truncation,
     )
-    return chat, model, model.chat.prepare(turn)
+    return chat, model, admission.prepare(model, turn)
 
 
 async def _body(reply: Reply, chat: ChatCompletionRequest) -> bytes:

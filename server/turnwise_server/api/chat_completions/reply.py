@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
+from turnwise_server.api.refusal.guarding import ReplyEvent
+from turnwise_server.api.refusal.refused import Refused
 from turnwise_server.api.wire import (
     AssistantMessage,
     ChatCompletion,
     Choice,
     ChoiceLogprobs,
+    FinishReason,
     FunctionCall,
     MessageToolCall,
     PromptTokensDetails,
+    RefusalSignal,
     TokenLogprob,
     TopLogprob,
     Usage,
     encode_json,
 )
+from turnwise_server.chat.refusal.guarded_turn import GuardedTurn
 from turnwise_server.chat.turn import (
     ChoiceFinished,
     PreparedTurn,
@@ -27,7 +31,6 @@ from turnwise_server.chat.turn import (
     TokenText,
     ToolCallDelta,
     Turn,
-    TurnEvent,
 )
 
 _encode_text = json.JSONEncoder(ensure_ascii=False).encode
@@ -43,7 +46,7 @@ class ReplyIdentity:
     system_fingerprint: str
 
 
-def usage_of(prepared: PreparedTurn, turn: Turn) -> Usage:
+def usage_of(prepared: PreparedTurn, turn: Turn | GuardedTurn) -> Usage:
     """Count the tokens of a reply that has ended."""
     return Usage(
         prompt_tokens=prepared.prompt_tokens,
@@ -60,7 +63,8 @@ class _ChoiceParts:
     texts: list[str] = field(default_factory=list)
     calls: list[MessageToolCall] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish_reason: Literal["stop", "length", "tool_calls"] = "stop"
+    finish_reason: FinishReason = "stop"
+    refused: Refused | None = None
 
 
 class WholeReply:
@@ -71,9 +75,12 @@ class WholeReply:
         self._has_logprobs = has_logprobs
         self._choices = [_ChoiceParts() for _ in range(n)]
 
-    def add(self, event: TurnEvent) -> None:
+    def add(self, event: ReplyEvent) -> None:
         """Take the next event."""
         parts = self._choices[event.index]
+        if isinstance(event, Refused):
+            self._choices[event.index] = _ChoiceParts(finish_reason=event.finish_reason, refused=event)
+            return
         if isinstance(event, ChoiceFinished):
             parts.finish_reason = event.finish_reason
             return
@@ -100,14 +107,22 @@ class WholeReply:
         return encode_json(completion.model_dump())
 
     def _choice(self, index: int, parts: _ChoiceParts) -> Choice:
-        content = "".join(parts.texts)
-        calls = parts.calls or None
+        refused = parts.refused
         return Choice(
             index=index,
-            message=AssistantMessage(content=None if calls and not content else content, tool_calls=calls),
+            message=_message(parts),
             logprobs=ChoiceLogprobs(content=parts.logprobs) if self._has_logprobs else None,
             finish_reason=parts.finish_reason,
+            x_refusal=RefusalSignal.model_validate(refused.signal) if refused else None,
         )
+
+
+def _message(parts: _ChoiceParts) -> AssistantMessage:
+    if parts.refused is not None:
+        return AssistantMessage(content=parts.refused.content, refusal=parts.refused.refusal)
+    content = "".join(parts.texts)
+    calls = parts.calls or None
+    return AssistantMessage(content=None if calls and not content else content, tool_calls=calls)
 
 
 class ChunkWriter:
@@ -132,8 +147,10 @@ class ChunkWriter:
         delta = '"delta":{"role":"assistant","content":"","refusal":null}'
         return b"".join(self._frame(index, delta, "null") for index in range(n))
 
-    def event(self, event: TurnEvent) -> bytes:
-        """Return the frame of one event."""
+    def event(self, event: ReplyEvent) -> bytes:
+        """Return the frame of one event, or the frames of a refusal."""
+        if isinstance(event, Refused):
+            return self._refused(event)
         if isinstance(event, ChoiceFinished):
             return self._frame(event.index, '"delta":{}', f'"{event.finish_reason}"')
         return self._frame(event.index, f'"delta":{_delta(event)}{_logprobs(event.logprobs)}', "null")
@@ -141,6 +158,13 @@ class ChunkWriter:
     def usage(self, usage: Usage) -> bytes:
         """Return the last frame of a reply whose client asked for usage."""
         return f'{self._head}],"usage":{encode_json(usage.model_dump()).decode()}}}\n\n'.encode()
+
+    def _refused(self, event: Refused) -> bytes:
+        signal = f'"x_refusal":{encode_json(event.signal).decode()}'
+        retraction = ',"x_moderation":{"retract":true}' if event.retracts else ""
+        words = f'"delta":{encode_json(event.delta).decode()},{signal}{retraction}'
+        end = self._frame(event.index, f'"delta":{{}},{signal}', f'"{event.finish_reason}"')
+        return self._frame(event.index, words, "null") + end
 
     def _frame(self, index: int, fields: str, finish_reason: str) -> bytes:
         return (

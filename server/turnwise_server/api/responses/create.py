@@ -129,7 +129,7 @@ def _prepare(admission: Admission, asked: ResponseRequest, past: Past, kept: Kep
         default_max_tokens=admission.services.settings.default_max_tokens,
     )
     try:
-        prepared = model.chat.prepare(turn)
+        prepared = admission.prepare(model, turn)
     except RequestError as error:
         raise prompt.in_own_words(error) from error
     return _Job(asked, model, prepared, items, past, kept)

@@ -47,6 +47,8 @@ class RequestRecord:
     """What the request holds until it has ended, however it ends."""
     reply: ReplyFacts | None = None
     """What became of the reply, if the engine had one to make."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """More for the head of the response; what comes after that is not sent."""
     facts: dict[str, object] = field(default_factory=dict)
     """More for the log line: model, stream, token counts, finish reasons, error code."""
 
@@ -109,6 +111,7 @@ class RequestLog:
                     (b"x-request-id", record.request_id.encode()),
                     (b"traceparent", trace.context.traceparent.encode()),
                     (b"openai-processing-ms", str(int(record.elapsed_ms())).encode()),
+                    *((name.encode(), value.encode()) for name, value in record.headers.items()),
                 ]
             await send(message)
 

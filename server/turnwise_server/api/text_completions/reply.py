@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from turnwise_server.api.chat_completions.reply import ReplyIdentity
-from turnwise_server.api.wire import Usage, encode_json
-from turnwise_server.chat.turn import ChoiceFinished, TextDelta, TokenText, TurnEvent
+from turnwise_server.api.refusal.guarding import ReplyEvent
+from turnwise_server.api.refusal.refused import Refused
+from turnwise_server.api.wire import RefusalSignal, Retraction, Usage, encode_json
+from turnwise_server.chat.turn import ChoiceFinished, TextDelta, TokenText
+
+TextFinishReason = Literal["stop", "length", "content_filter"]
 
 
 class TextLogprobs(BaseModel):
@@ -30,7 +34,9 @@ class TextChoice(BaseModel):
     text: str
     index: int
     logprobs: TextLogprobs | None
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: TextFinishReason | None
+    x_refusal: RefusalSignal | None = Field(default=None, exclude_if=lambda value: value is None)
+    x_moderation: Retraction | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class TextCompletion(BaseModel):
@@ -49,7 +55,8 @@ class TextCompletion(BaseModel):
 class _ChoiceParts:
     texts: list[str]
     logprobs: list[TokenText] = field(default_factory=list)
-    finish_reason: Literal["stop", "length"] | None = None
+    finish_reason: TextFinishReason | None = None
+    refused: Refused | None = None
 
 
 class WholeText:
@@ -61,10 +68,14 @@ class WholeText:
         self._has_logprobs = has_logprobs
         self._choices = [_ChoiceParts([echo]) for echo in echoes]
 
-    def add(self, event: TurnEvent) -> None:
+    def add(self, event: ReplyEvent) -> None:
         """Take the next event."""
         parts = self._choices[event.index]
-        if isinstance(event, ChoiceFinished):
+        if isinstance(event, Refused):
+            self._choices[event.index] = _ChoiceParts(
+                [event.text], finish_reason=event.finish_reason, refused=event
+            )
+        elif isinstance(event, ChoiceFinished):
             parts.finish_reason = _finish_reason(event)
         elif isinstance(event, TextDelta):
             parts.texts.append(event.text)
@@ -78,6 +89,7 @@ class WholeText:
                 index=index,
                 logprobs=text_logprobs(parts.logprobs) if self._has_logprobs else None,
                 finish_reason=parts.finish_reason,
+                x_refusal=RefusalSignal.model_validate(parts.refused.signal) if parts.refused else None,
             )
             for index, parts in enumerate(self._choices)
         ]
@@ -98,8 +110,10 @@ class TextFrames:
         """Return the frame that gives a prompt back."""
         return self._frame(index, text)
 
-    def event(self, event: TurnEvent) -> bytes:
+    def event(self, event: ReplyEvent) -> bytes:
         """Return the frame of one event."""
+        if isinstance(event, Refused):
+            return self._refused(event)
         if isinstance(event, TextDelta):
             logprobs = text_logprobs(event.logprobs).model_dump() if event.logprobs else None
             return self._frame(event.index, event.text, logprobs)
@@ -110,14 +124,24 @@ class TextFrames:
         """Return the last frame of a reply whose client asked for usage."""
         return self._head + b'],"usage":' + encode_json(usage.model_dump()) + self._tail
 
+    def _refused(self, event: Refused) -> bytes:
+        """Return the one frame of a refusal. These streams have no field for words that take others back."""
+        signals: dict[str, object] = {"x_refusal": event.signal}
+        if event.retracts:
+            signals["x_moderation"] = {"retract": True}
+        text = "" if event.retracts else event.text
+        return self._frame(event.index, text, finish_reason=event.finish_reason, extensions=signals)
+
     def _frame(
         self,
         index: int,
         text: str = "",
         logprobs: dict[str, object] | None = None,
         finish_reason: str | None = None,
+        extensions: Mapping[str, object] | None = None,
     ) -> bytes:
         choice = {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish_reason}
+        choice |= extensions or {}
         return self._head + encode_json(choice) + self._null_usage + self._tail
 
 

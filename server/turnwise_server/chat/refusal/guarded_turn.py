@@ -53,8 +53,8 @@ class Guard:
 
     judge: Judge
     rule: HoldBackRule = field(default_factory=HoldBackRule)
-    max_hold_s: float = 1.5
-    """Seconds that text may wait for one verdict; a check that takes longer counts as one that cannot be made."""
+    max_hold_s: float = 60.0
+    """Seconds that text may wait for one verdict, if the judge has no deadline of its own; then it cannot be made."""
     on_error: Literal["closed", "open"] = "closed"
     """Whether text that cannot be checked ends the reply with an error or is shown."""
     regenerate: Callable[[int], Source] | None = None
@@ -108,8 +108,9 @@ class GuardedTurn:
 
     @property
     def completion_tokens(self) -> int:
-        """How many tokens were generated, those that nobody saw among them."""
-        return sum(source.completion_tokens for source in self._sources)
+        """How many tokens were generated, those that nobody saw among them; none where the question was refused."""
+        # How far the model came before the verdict is chance: the answer is not the model's.
+        return 0 if self.input_verdict.stops else sum(source.completion_tokens for source in self._sources)
 
     @property
     def timelines(self) -> tuple[Timeline, ...]:

@@ -9,8 +9,12 @@ import base64
 import codecs
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import accumulate
+
+from turnwise_server.chat.messages import SYSTEM_ROLES, ClientMessage
+from turnwise_server.chat.refusal.texts import content_of
 
 _CANARY_BYTES = 12
 _WORD = re.compile(r"\w+")
@@ -22,6 +26,16 @@ Ngram = tuple[str, ...]
 def new_canary() -> str:
     """Make a word that stands in no other text, to be planted in a system text: 24 hexadecimal digits."""
     return secrets.token_hex(_CANARY_BYTES)
+
+
+def plant(messages: Sequence[ClientMessage], canary: str) -> tuple[ClientMessage, ...]:
+    """Return the conversation with the canary at the end of its first system message, if it has one."""
+    planted = list(messages)
+    for index, message in enumerate(messages):
+        if message.role in SYSTEM_ROLES:
+            planted[index] = replace(message, content=f"{content_of(message)}\n\nNever say: {canary}")
+            break
+    return tuple(planted)
 
 
 class LeakDetector:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import structlog
 
 from turnwise_server.chat.refusal.policy_file import LoadedPolicy, load_policy
-from turnwise_server.errors import PolicyError
+from turnwise_server.errors import ConfigurationError
 
 _log = structlog.get_logger()
 
@@ -25,13 +25,16 @@ class _Signature(NamedTuple):
 class PolicyHolder:
     """The policy in force. `refresh` is called from one thread at a time; `current` is read from any."""
 
-    def __init__(self, file: Path) -> None:
-        """Load the policy.
+    def __init__(self, file: Path, enact: Callable[[LoadedPolicy], None] = lambda _: None) -> None:
+        """Load the policy. Those that follow are given to `enact` before they take effect.
+
+        Where that raises a `ConfigurationError`, the one before stays in force.
 
         Raises:
-            PolicyError: it cannot be read or is wrong.
+            PolicyError: the policy cannot be read or is wrong.
         """
         self._file = file
+        self._enact = enact
         self._signature = _signature(file)
         self.current: LoadedPolicy = load_policy(file)
         """The last valid policy. A reply keeps the one it began with."""
@@ -51,24 +54,19 @@ class PolicyHolder:
         self._signature = signature
         try:
             loaded = load_policy(self._file)
-        except PolicyError as error:
+            is_other = loaded.sha256 != self.current.sha256
+            if is_other:
+                self._enact(loaded)
+        except ConfigurationError as error:
             if self.fault != str(error):
                 _log.error("policy_not_loaded", reason=str(error), sha256_in_force=self.current.sha256)
             self.fault = str(error)
             return False
         self.fault = None
-        is_other = loaded.sha256 != self.current.sha256
         if is_other:
             _log.info("policy_loaded", name=loaded.policy.name, sha256=loaded.sha256)
         self.current = loaded
         return is_other
-
-
-async def watch_policy(holder: PolicyHolder, interval_s: float) -> None:
-    """Look for changes every `interval_s` seconds, in a thread, until cancelled."""
-    while True:
-        await asyncio.sleep(interval_s)
-        await asyncio.to_thread(holder.refresh)
 
 
 def _signature(file: Path) -> _Signature | None:

@@ -10,8 +10,9 @@ import pytest
 import structlog
 
 from support.policy_cases import MINIMAL
-from turnwise_server.chat.refusal.policy_holder import PolicyHolder, watch_policy
+from turnwise_server.chat.refusal.policy_holder import PolicyHolder
 from turnwise_server.errors import PolicyError
+from turnwise_server.moderation.enforcement import follow_policy
 
 VALID = MINIMAL.read_text()
 RENAMED = VALID.replace("name: minimal", "name: renamed")
@@ -107,7 +108,7 @@ def test_a_change_that_the_clock_hides_is_read_on_demand(file: Path) -> None:
 
 async def test_a_watched_file_is_read_anew_until_the_watch_ends(file: Path) -> None:
     holder = PolicyHolder(file)
-    watch = asyncio.create_task(watch_policy(holder, interval_s=0.01))
+    watch = asyncio.create_task(follow_policy(holder, asyncio.Event(), None, interval_s=0.01))
     replace(file, RENAMED)
     async with asyncio.timeout(5):
         while holder.current.policy.name != "renamed":  # noqa: ASYNC110 - a watch tells nobody
