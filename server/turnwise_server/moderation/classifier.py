@@ -82,7 +82,8 @@ class Classifier:
             scorer.score(["a " * files.max_length])
         except Exception as error:
             raise DetectorFileError(
-                f"{files.path} fails to score a text: {error}. Check config.json and safety.json against the weights."
+                f"{files.path} fails to score a text: {error}. "
+                "Check config.json, and max_length in safety.json, against the weights."
             ) from error
         self._worker = BatchWorker(scorer.score_in_one_thread, name=f"detector-{id}")
 
