@@ -65,8 +65,9 @@ class GuardModel:
         """
         self._model = model
         self._tokenizer = tokenizer
-        self._ends = frozenset(tokenizer.all_special_ids)
-        room = int(model.config.max_position_embeddings) - MAX_ANSWER_TOKENS
+        # Not all_special_ids: of Llama 3's tokenizers it knows one of the two tokens that end a turn.
+        self._ends = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+        room = int(model.config.get_text_config().max_position_embeddings) - MAX_ANSWER_TOKENS
         self._prompt = GuardPrompt(tokenizer, max_tokens=room, source=source)
         self.codes: Final = self._prompt.codes
         self._verdict = self._learn_spelling(source)
