@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, TypeVar
 
 from turnwise_server.moderation.audit.record import Entry
@@ -77,10 +78,17 @@ def read_line(line: bytes) -> Sealed:
         raise BrokenRecordError("the record does not match its hash")
     try:
         entry = json.loads(body)
-        link = Link(_typed(entry["seq"], int), digest, _typed(entry["ts"], str))
+        link = Link(_typed(entry["seq"], int), digest, _moment(entry["ts"]))
         return Sealed(link, _typed(entry["prev"], str), entry)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BrokenRecordError("the line is no record of an audit") from error
+
+
+def _moment(value: object) -> str:
+    moment = _typed(value, str)
+    if datetime.fromisoformat(moment).tzinfo is None:
+        raise ValueError
+    return moment
 
 
 def _typed(value: object, kind: type[Value]) -> Value:

@@ -116,9 +116,8 @@ class AuditRecord:
 
     def entry(self, *, with_text: bool) -> Entry:
         """Return the record as JSON, with the judged text or with its digest only."""
-        entry: Entry = {"kind": "decision"} | {
-            name: value for name, value in asdict(self).items() if value is not None
-        }
+        entry: Entry = {name: value for name, value in asdict(self).items() if value is not None}
+        entry["kind"] = "decision"
         if self.scores:
             category, score = max(self.scores.items(), key=lambda item: item[1])
             entry["top"] = {"category": category, "score": score}

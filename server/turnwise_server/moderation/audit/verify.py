@@ -140,8 +140,9 @@ class _Walk:
                 self._repairs += 1
             case {"kind": "loss", "records": int(records)}:
                 self._lost += records
-            case {"kind": "deletion", "last_hash": str(last)} if self._first and self._first.prev == last:
-                self._is_start_known = True
+            case {"kind": "deletion", "last_seq": int(seq), "last_hash": str(hash_)} if self._first:
+                is_start = self._first.link.seq <= seq or self._first.prev == hash_
+                self._is_start_known = self._is_start_known or is_start
 
     def _fault_of_whole(self) -> Fault | None:
         if self._first and not self._is_start_known:

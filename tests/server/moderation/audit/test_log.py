@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from support.audits import RULES, decision
+from support.audits import RULES, decision, entry
 from turnwise_server.chat.refusal.verdict import ModerationUnavailableError
 from turnwise_server.moderation.audit import log as log_module
+from turnwise_server.moderation.audit.files import old_files
 from turnwise_server.moderation.audit.log import AuditLog
 from turnwise_server.moderation.audit.record import Entry
 from turnwise_server.moderation.audit.verify import verify
+from turnwise_server.moderation.audit.writer import ChainWriter
 
 OPEN = RULES.model_copy(update={"on_error": "open"})
 FULL_TEXTS = RULES.model_copy(update={"content": "full", "retention_days": 30})
@@ -151,6 +157,68 @@ async def test_a_full_disk_refuses_work_until_it_has_room_again_and_nothing_is_l
     assert [each["event"] for each in logged] == ["audit_failed", "audit_recovered"]
     assert [record["request_id"] for record in entries(path)] == ["req_0", "req_1"]
     assert (verify(path).fault, log.lost) == (None, 0)
+
+
+async def test_an_audit_whose_directory_is_deleted_refuses_work_until_there_is_one_again(
+    tmp_path: Path, disk: Disk
+) -> None:
+    path = tmp_path / "data" / "audit.jsonl"
+    log = AuditLog(path, RULES)
+    shutil.rmtree(path.parent)
+    log.append(decision(0))
+    with pytest.raises(ModerationUnavailableError):
+        await log.flush()
+    path.parent.mkdir()
+    await recovered(disk, log)
+    log.close()
+    assert [record.get("request_id") for record in entries(path)] == [None, "req_0"]
+
+
+def test_a_file_size_limit_is_survived(path: Path) -> None:
+    code = (
+        "import asyncio, resource, sys; from pathlib import Path\n"
+        "from support.audits import RULES, decision\n"
+        "from turnwise_server.chat.refusal.verdict import ModerationUnavailableError\n"
+        "from turnwise_server.moderation.audit import log as log_module\n"
+        "log_module.RETRY_S = 0.05\n"
+        "async def main():\n"
+        "    log = log_module.AuditLog(Path(sys.argv[1]), RULES)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
+        "    for number in range(100):\n"
+        "        log.append(decision(number))\n"
+        "    try:\n"
+        "        await log.flush()\n"
+        "    except ModerationUnavailableError:\n"
+        "        print('refused')\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
+        "    log.close()\n"
+        "asyncio.run(main())\n"
+    )
+    tests = str(Path(__file__).parents[3])
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": tests},
+    )
+    assert "refused" in ended.stdout
+    report = verify(path)
+    assert (report.fault, report.records) == (None, 100)
+
+
+async def test_files_whose_time_is_over_go_when_the_audit_is_opened(path: Path) -> None:
+    writer = ChainWriter(path, lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    writer.write([entry(0, "said") | {"ts": "2026-01-01T00:00:00.000Z"}])
+    writer.close()
+    log = AuditLog(path, FULL_TEXTS)
+    log.append(decision(1))
+    await log.flush()
+    log.close()
+    assert old_files(path) == []
+    assert [record["kind"] for record in entries(path)] == ["deletion", "decision"]
+    report = verify(path)
+    assert (report.fault, report.deleted) == (None, 1)
 
 
 async def test_an_open_audit_lets_work_go_on_over_a_full_disk_and_counts_what_is_lost(

@@ -179,6 +179,24 @@ def test_texts_go_after_their_time_and_the_chain_says_so(path: Path) -> None:
     assert verify(path).fault is not None
 
 
+def test_a_deletion_that_was_interrupted_breaks_nothing(path: Path) -> None:
+    clock = Clock()
+    writer = ChainWriter(path, clock)
+    for day in range(4):
+        writer.rotate(KEPT_30_DAYS)
+        writer.write([clock.entry(day)])
+        clock.pass_days(1)
+    kept = old_files(path)[-1].path
+    content = kept.read_bytes()
+    clock.pass_days(30)
+    writer.expire(KEPT_30_DAYS)
+    writer.close()
+    assert not kept.exists()
+    kept.write_bytes(content)
+    report = verify(path)
+    assert (report.fault and report.fault.reason, report.deleted) == (None, 2)
+
+
 def test_a_damaged_file_is_deleted_after_its_time_too_but_the_chain_counts_as_broken(path: Path) -> None:
     clock = Clock()
     writer = ChainWriter(path, clock)
