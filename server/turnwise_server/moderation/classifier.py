@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -53,12 +54,10 @@ class Scorer:
             raise ArithmeticError("the classifier gave scores that are no numbers")
         return list(_highest(scores, places, len(windows)))
 
-    def score_in_one_thread(self, windows: Sequence[str]) -> list[NDArray[np.float64]]:
-        """Score as `score` does; torch takes no second thread for what the calling one asks of it from now on."""
+    def score_alone(self, windows: Sequence[str]) -> list[NDArray[np.float64]]:
+        """Score as `score` does, in the calling thread without others that help it."""
         if self._encoder:
-            import torch
-
-            torch.set_num_threads(1)
+            compute_alone()
         return self.score(windows)
 
 
@@ -85,7 +84,7 @@ class Classifier:
                 f"{files.path} fails to score a text: {error}. "
                 "Check config.json, and max_length in safety.json, against the weights."
             ) from error
-        self._worker = BatchWorker(scorer.score_in_one_thread, name=f"detector-{id}")
+        self._worker = BatchWorker(scorer.score_alone, name=f"detector-{id}")
 
     async def score(self, samples: Sequence[Sample]) -> Sequence[Scores]:
         """Return the scores of samples, for each label the highest of a sample's windows; see `Detector`."""
@@ -122,6 +121,20 @@ def load_classifier(rule: DetectorRule) -> Classifier:
 def windows(text: str, chars: int, overlap: int) -> list[str]:
     """Return the windows of a text in order, neighbours sharing `overlap` characters; at least one."""
     return [text[start : start + chars] for start in range(0, max(1, len(text) - overlap), chars - overlap)]
+
+
+def compute_alone() -> None:
+    """Have torch take no further threads for what the calling thread computes from now on.
+
+    `torch.set_num_threads` sets the number for its caller and for all threads to come. For these another thread
+    puts back what it was, so that other detectors keep their cores.
+    """
+    import torch
+
+    if (before := torch.get_num_threads()) > 1:
+        torch.set_num_threads(1)
+        with ThreadPoolExecutor(1) as other:
+            other.submit(torch.set_num_threads, before).result()
 
 
 def _probabilities(logits: NDArray[np.float64], *, is_multi_label: bool) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from transformers import BertForSequenceClassification
 from support.classifiers import WORDS, change_json, change_weight, write_classifier
 from turnwise_server.chat.refusal.policy_stages import Detector as DetectorRule
 from turnwise_server.errors import DetectorFileError
-from turnwise_server.moderation.classifier import Classifier, load_classifier, windows
+from turnwise_server.moderation.classifier import Classifier, compute_alone, load_classifier, windows
 from turnwise_server.moderation.detector import DetectorError, Sample, Scores
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "contract/golden_safety.json").read_text())
@@ -99,10 +100,17 @@ async def test_a_text_of_more_windows_than_may_wait_is_refused_at_once(shipped: 
         await scores_of(shipped, "a" * 300_000)
 
 
-async def test_torch_keeps_its_threads_outside_of_the_classifiers(shipped: Classifier) -> None:
+async def test_only_the_detectors_own_thread_computes_alone(shipped: Classifier) -> None:
     before = torch.get_num_threads()
-    await scores_of(shipped, "Hello!")
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(3)
+    try:
+        with ThreadPoolExecutor(1) as own, ThreadPoolExecutor(1) as later:
+            own.submit(compute_alone).result()
+            await scores_of(shipped, "Hello!")
+            threads = [each.submit(torch.get_num_threads).result() for each in (own, later)]
+            assert [*threads, torch.get_num_threads()] == [1, 3, 3]
+    finally:
+        torch.set_num_threads(before)
 
 
 async def test_its_thread_ends_with_it(tmp_path: Path) -> None:
