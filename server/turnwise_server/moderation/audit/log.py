@@ -14,8 +14,8 @@ from typing import Final
 from turnwise_server.chat.refusal.policy_stages import Audit
 from turnwise_server.chat.refusal.verdict import ModerationUnavailableError
 from turnwise_server.log import get_logger
-from turnwise_server.moderation.audit.record import AuditRecord, note
-from turnwise_server.moderation.audit.writer import ChainWriter, utc_now
+from turnwise_server.moderation.audit.record import AuditRecord, note, utc_now
+from turnwise_server.moderation.audit.writer import ChainWriter
 
 MAX_WAITING: Final = 10_000
 """Most records that wait to be written."""

@@ -18,6 +18,11 @@ Entry: TypeAlias = dict[str, object]
 """A record as JSON, before it takes its place in the chain."""
 
 
+def utc_now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
 def timestamp(moment: datetime) -> str:
     """Return a moment as the audit writes it: UTC, to the millisecond."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -102,7 +107,7 @@ class AuditRecord:
     latency_ms: float | None = None
     """How long the decision took."""
     id: str = field(default_factory=_new_id)
-    ts: str = field(default_factory=lambda: timestamp(datetime.now(UTC)))
+    ts: str = field(default_factory=lambda: timestamp(utc_now()))
 
     def __post_init__(self) -> None:
         """Hold every score to a number, since JSON has no other.

@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import takewhile
 from pathlib import Path
 from typing import Final
@@ -26,18 +26,13 @@ from turnwise_server.moderation.audit.files import (
     old_path,
     read_tail,
 )
-from turnwise_server.moderation.audit.record import Entry, note
+from turnwise_server.moderation.audit.record import Entry, note, utc_now
 
 DAILY: Final = timedelta(days=1)
 """How often a new file is begun where files are kept for a time only."""
 
 MAX_QUOTED_BYTES: Final = 4096
 """How much of a torn line its repair quotes."""
-
-
-def utc_now() -> datetime:
-    """Return the time."""
-    return datetime.now(UTC)
 
 
 class ChainWriter:
