@@ -110,7 +110,8 @@ def open_classifier(path: Path, *, sha256: str | None = None) -> ClassifierFiles
     labels = _labels(path / "config.json", config)
     if facts.format and (labels != facts.labels or not _is_multi_label(config)):
         raise DetectorFileError(f"{path / 'config.json'} and safety.json differ in labels. Copy both again.")
-    max_length = min(facts.max_length, int(config.get("max_position_embeddings", _MOST_TOKENS)))
+    positions = config.get("max_position_embeddings")
+    max_length = min(facts.max_length, positions) if isinstance(positions, int) else facts.max_length
     return ClassifierFiles(path, facts, labels, _is_multi_label(config), max_length, digests[weights])
 
 

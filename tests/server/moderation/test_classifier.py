@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,15 @@ from transformers import BertForSequenceClassification
 from support.classifiers import WORDS, change_json, change_weight, write_classifier
 from turnwise_server.chat.refusal.policy_stages import Detector as DetectorRule
 from turnwise_server.errors import DetectorFileError
-from turnwise_server.moderation.classifier import Classifier, compute_alone, load_classifier, windows
+from turnwise_server.moderation.classifier import (
+    PACKAGED_DIRECTORY,
+    Classifier,
+    compute_alone,
+    load_classifier,
+    windows,
+)
 from turnwise_server.moderation.detector import DetectorError, Sample, Scores
+from turnwise_server.moderation.linear_model import LinearModel
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "contract/golden_safety.json").read_text())
 TEXTS = [case["text"] for case in GOLDEN["cases"]]
@@ -88,6 +96,18 @@ async def test_a_long_text_scores_as_the_highest_of_its_windows(shipped: Classif
     text = "Bread needs flour, water, salt and time. " * 60
     (whole,), parts = await scores_of(shipped, text), await scores_of(shipped, *windows(text, 1200, 200))
     assert whole == pytest.approx({label: max(part[label] for part in parts) for label in whole}, abs=1e-5)
+
+
+async def test_the_linear_model_scores_alone_where_there_is_no_encoder(tmp_path: Path) -> None:
+    shutil.copytree(PACKAGED_DIRECTORY / "linear", tmp_path / "linear")
+    facts = json.loads((PACKAGED_DIRECTORY / "safety.json").read_text())
+    digests = {name: digest for name, digest in facts["sha256"].items() if name.startswith("linear/")}
+    alone = facts | {"ensemble": {"encoder": 0, "linear": 1}, "sha256": digests}
+    (tmp_path / "safety.json").write_text(json.dumps(alone))
+    (found,) = await scores_at_last(load(tmp_path), "Hello!")
+    logits = LinearModel.load(tmp_path / "linear", labels=facts["labels"]).logits(["Hello!"])[0]
+    expected = torch.sigmoid(torch.from_numpy(logits) / torch.tensor([*facts["temperature"].values()]))
+    assert [found[label] for label in facts["labels"]] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 async def test_characters_that_no_encoding_has_are_scored(shipped: Classifier) -> None:
