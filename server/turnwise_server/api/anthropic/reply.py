@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pydantic_core import from_json
 
-from turnwise_server.api.wire import encode_json
-from turnwise_server.chat.turn import ChoiceFinished, PreparedTurn, TextDelta, ToolCallDelta, Turn, TurnEvent
+from turnwise_server.api.refusal.guarding import ReplyEvent
+from turnwise_server.api.refusal.refused import Refused
+from turnwise_server.api.wire import RefusalSignal, encode_json
+from turnwise_server.chat.refusal.guarded_turn import GuardedTurn
+from turnwise_server.chat.turn import ChoiceFinished, PreparedTurn, TextDelta, ToolCallDelta, Turn
 
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
@@ -41,6 +44,15 @@ class ToolUseBlock(BaseModel):
     input: dict[str, object]
 
 
+class StopDetails(BaseModel):
+    """What a refusal says."""
+
+    type: Literal["refusal"] = "refusal"
+    category: None = None
+    """Which of Anthropic's own categories it is: none. `x_refusal` names the policy's."""
+    explanation: str
+
+
 class AnthropicMessage(BaseModel):
     """A whole reply."""
 
@@ -51,6 +63,8 @@ class AnthropicMessage(BaseModel):
     content: list[TextBlock | ToolUseBlock]
     stop_reason: StopReason | None
     stop_sequence: str | None
+    stop_details: StopDetails | None = Field(default=None, exclude_if=lambda value: value is None)
+    x_refusal: RefusalSignal | None = Field(default=None, exclude_if=lambda value: value is None)
     usage: MessageUsage
 
 
@@ -69,7 +83,7 @@ class MessageStreamEvent(BaseModel):
     ]
 
 
-def usage_of(prepared: PreparedTurn, turn: Turn) -> MessageUsage:
+def usage_of(prepared: PreparedTurn, turn: Turn | GuardedTurn) -> MessageUsage:
     """Count the tokens of a reply, so far or in the end."""
     return MessageUsage(
         input_tokens=prepared.prompt_tokens - turn.cached_tokens,
@@ -78,7 +92,16 @@ def usage_of(prepared: PreparedTurn, turn: Turn) -> MessageUsage:
     )
 
 
-def stop_reason(event: ChoiceFinished) -> StopReason:
+def _ending(event: ChoiceFinished | Refused) -> dict[str, Any]:
+    """Return the fields of a message that say how it ends."""
+    if isinstance(event, Refused):
+        details = StopDetails(explanation=event.text).model_dump()
+        ending = {"stop_reason": "refusal", "stop_sequence": None}
+        return ending | {"stop_details": details, "x_refusal": event.signal}
+    return {"stop_reason": _stop_reason(event), "stop_sequence": event.stop_string}
+
+
+def _stop_reason(event: ChoiceFinished) -> StopReason:
     """Return Anthropic's word for the end of a reply."""
     if event.finish_reason == "length":
         return "max_tokens"
@@ -110,11 +133,14 @@ class WholeMessage:
         self._prepared = prepared
         self._model = model
         self._blocks: list[_Block] = []
-        self._end: ChoiceFinished | None = None
+        self._end: ChoiceFinished | Refused | None = None
 
-    def add(self, event: TurnEvent) -> None:
+    def add(self, event: ReplyEvent) -> None:
         """Take the next event."""
         match event:
+            case Refused():
+                self._end = event
+                self._blocks = [] if event.content is None else [_Block(parts=[event.content])]
             case ChoiceFinished():
                 self._end = event
             case ToolCallDelta():
@@ -133,9 +159,8 @@ class WholeMessage:
             id=self._prepared.id,
             model=self._model,
             content=[block.content() for block in self._blocks],
-            stop_reason=stop_reason(self._end),
-            stop_sequence=self._end.stop_string,
             usage=usage,
+            **_ending(self._end),
         )
         return encode_json(message.model_dump())
 
@@ -148,7 +173,7 @@ class MessageFrames:
         self._model = model
         self._blocks = 0
         self._open: Literal["text", "tool_use"] | None = None
-        self._end: ChoiceFinished | None = None
+        self._end: ChoiceFinished | Refused | None = None
 
     def opening(self, usage: MessageUsage) -> bytes:
         """Return the frames that come before the first token."""
@@ -162,28 +187,41 @@ class MessageFrames:
         )
         return frame("message_start", message=message.model_dump()) + PING
 
-    def event(self, event: TurnEvent) -> bytes:
+    def event(self, event: ReplyEvent) -> bytes:
         """Return the frames of one event, if there are any."""
         match event:
+            case Refused():
+                return self._refused(event)
             case ChoiceFinished():
                 self._end = event
             case ToolCallDelta():
                 start = b"" if event.id is None else self._tool_use(event)
                 return start + self._delta(type="input_json_delta", partial_json=event.arguments)
             case TextDelta(text=text) if text:
-                start = b"" if self._open == "text" else self._start("text", {"type": "text", "text": ""})
+                start = b"" if self._open == "text" else self._start_text()
                 return start + self._delta(type="text_delta", text=text)
         return b""
 
     def closing(self, usage: MessageUsage) -> bytes:
         """Return the frames that end the reply."""
         assert self._end is not None, "a reply has an end"
-        delta = {"stop_reason": stop_reason(self._end), "stop_sequence": self._end.stop_string}
-        return (
-            self._stop()
-            + frame("message_delta", delta=delta, usage=usage.model_dump())
-            + frame("message_stop")
-        )
+        is_retraction = isinstance(self._end, Refused) and self._end.retracts
+        retraction = {"x_moderation": {"retract": True}} if is_retraction else {}
+        ending = frame("message_delta", delta=_ending(self._end), usage=usage.model_dump(), **retraction)
+        return self._stop() + ending + frame("message_stop")
+
+    def _refused(self, event: Refused) -> bytes:
+        """Say the refusal in a block of its own. A call that was open gets no end: clients make calls that have one."""
+        self._end = event
+        if self._open == "tool_use":
+            self._open = None
+            self._blocks += 1
+        if event.content is None:
+            return b""
+        return self._start_text() + self._delta(type="text_delta", text=event.content)
+
+    def _start_text(self) -> bytes:
+        return self._start("text", {"type": "text", "text": ""})
 
     def _tool_use(self, event: ToolCallDelta) -> bytes:
         block = ToolUseBlock(id=tool_use_id(event.id or ""), name=event.name or "", input={})

@@ -7,6 +7,7 @@ from turnwise_server.api.models.served import ServedModel
 from turnwise_server.api.responses.request import ResponseRequest
 from turnwise_server.api.responses.tools import shown_choice, shown_format, shown_tool
 from turnwise_server.api.responses.wire import InputTokensDetails, ModelResponse, ResponseUsage
+from turnwise_server.chat.refusal.guarded_turn import GuardedTurn
 from turnwise_server.chat.turn import PreparedTurn, Turn
 
 
@@ -52,7 +53,7 @@ def draft_response(
     )
 
 
-def response_usage(prepared: PreparedTurn, turn: Turn) -> ResponseUsage:
+def response_usage(prepared: PreparedTurn, turn: Turn | GuardedTurn) -> ResponseUsage:
     """Count the tokens of a response that has ended."""
     return ResponseUsage(
         input_tokens=prepared.prompt_tokens,

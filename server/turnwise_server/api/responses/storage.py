@@ -143,7 +143,9 @@ def _without_logprobs(item: Item) -> Item:
     """Leave out of a message what takes much room and nobody reads again."""
     if item["type"] != "message":
         return item
-    return item | {"content": [part | {"logprobs": []} for part in item["content"]]}
+    return item | {
+        "content": [part | {"logprobs": []} if "logprobs" in part else part for part in item["content"]]
+    }
 
 
 def _json(value: object) -> str:

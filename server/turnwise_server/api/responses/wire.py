@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from turnwise_server.api.wire import TokenLogprob
+from turnwise_server.api.wire import RefusalSignal, TokenLogprob
 
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -22,14 +22,22 @@ class OutputText(BaseModel):
     text: str = ""
 
 
+class OutputRefusal(BaseModel):
+    """What a reply says in place of an answer."""
+
+    type: Literal["refusal"] = "refusal"
+    refusal: str
+
+
 class OutputMessage(BaseModel):
     """A message of a reply."""
 
     id: str
     type: Literal["message"] = "message"
     status: ItemStatus
-    content: list[OutputText]
+    content: list[Annotated[OutputText | OutputRefusal, Field(discriminator="type")]]
     role: Literal["assistant"] = "assistant"
+    x_refusal: RefusalSignal | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class FunctionCall(BaseModel):

@@ -12,10 +12,14 @@ from collections.abc import Iterable
 
 from turnwise_server.api.chat_completions.reply import token_logprobs
 from turnwise_server.api.errors import ErrorReply
+from turnwise_server.api.refusal.guarding import ReplyEvent
+from turnwise_server.api.refusal.refused import Refused
 from turnwise_server.api.responses.items import item_id
 from turnwise_server.api.responses.open_item import Event, OpenCall, OpenItem, OpenMessage
+from turnwise_server.api.responses.refusal_item import refusal_events, refusal_message
 from turnwise_server.api.responses.wire import (
     IncompleteDetails,
+    IncompleteReason,
     ItemStatus,
     ModelResponse,
     ResponseError,
@@ -23,7 +27,10 @@ from turnwise_server.api.responses.wire import (
     Status,
 )
 from turnwise_server.api.wire import TokenLogprob, encode_json
-from turnwise_server.chat.turn import TextDelta, ToolCallDelta, TurnEvent
+from turnwise_server.chat.turn import TextDelta, ToolCallDelta
+
+_INCOMPLETE: dict[str, IncompleteReason] = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""Why a response is incomplete, by what ended its turn."""
 
 _encode_text = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -58,21 +65,23 @@ class ResponseWriter:
         self._update(status="in_progress")
         return self._lifecycle("in_progress")
 
-    def event(self, event: TurnEvent) -> bytes:
-        """Take the next event of the turn."""
+    def event(self, event: ReplyEvent) -> bytes:
+        """Take the next event of the reply."""
         match event:
             case TextDelta():
                 return self._text(event)
             case ToolCallDelta():
                 return self._call(event)
+            case Refused():
+                return self._refused(event)
         self._finish_reason = event.finish_reason
         opening = b"" if self._open or self._response.output else self._begin_message()
-        return opening + self._end_item("incomplete" if self._is_cut else "completed")
+        return opening + self._end_item("incomplete" if self._finish_reason in _INCOMPLETE else "completed")
 
     def finish(self, usage: ResponseUsage) -> None:
         """Take the end of the turn; `finished` tells it, once the response is where it has to be."""
-        if self._is_cut:
-            details = IncompleteDetails(reason="max_output_tokens")
+        if reason := _INCOMPLETE.get(self._finish_reason):
+            details = IncompleteDetails(reason=reason)
             self._update(status="incomplete", incomplete_details=details, usage=usage)
         else:
             self._update(status="completed", completed_at=int(time.time()), usage=usage)
@@ -90,10 +99,6 @@ class ResponseWriter:
         """Tell that the client wants no more."""
         self._break_off("cancelled")
         return self._lifecycle("cancelled")
-
-    @property
-    def _is_cut(self) -> bool:
-        return self._finish_reason == "length"
 
     def _break_off(self, status: Status, error: ResponseError | None = None) -> None:
         self._update(status=status, error=error, completed_at=None, incomplete_details=None, usage=None)
@@ -130,6 +135,15 @@ class ResponseWriter:
         call = self._open
         assert isinstance(call, OpenCall)
         return opening + (self._frames([call.more(event.arguments)]) if event.arguments else b"")
+
+    def _refused(self, event: Refused) -> bytes:
+        """Let the refusal be all of the output. An item that was open gets no end: clients act on what has ended."""
+        self._finish_reason = event.finish_reason
+        index = len(self.response.output)
+        message = refusal_message(event, item_id("msg", self._response.id, "o", index))
+        self._open = None
+        self._update(output=[message])
+        return self._frames(refusal_events(message, index, retracts=event.retracts))
 
     def _begin_message(self) -> bytes:
         ending = self._end_item("completed")
