@@ -30,6 +30,7 @@ from turnwise_server.limits.from_settings import make_limiter
 from turnwise_server.listen import cannot_listen, url_of
 from turnwise_server.load import load_model
 from turnwise_server.log import get_logger
+from turnwise_server.moderation.audit.opening import open_audit
 from turnwise_server.moderation.enforcement import Enforcement, follow_policy
 
 EXIT_ENGINE_LOST = 70
@@ -102,10 +103,11 @@ def make_services(settings: Settings) -> Services:
     """
     tracer = make_tracer(settings.otlp_endpoint, os.environ)
     models = ServedModels(allows_default=settings.allow_default_model)
-    enforcement = None if settings.unsafe_no_classifier else Enforcement()
-    policy = PolicyHolder(
-        settings.policy or DEFAULT_POLICY, enforcement.enact if enforcement else lambda _: None
-    )
+    policy = PolicyHolder(settings.policy or DEFAULT_POLICY)
+    enforcement = None
+    if not settings.unsafe_no_classifier:
+        enforcement = Enforcement(open_audit(policy.current.policy.audit))
+        policy.enact = enforcement.enact
     return Services(
         settings,
         models,

@@ -15,6 +15,7 @@ from typing import Any
 from support.fake_server import FakeServer, default_policy, fake_server
 from turnwise_server.chat.refusal.policy_holder import PolicyHolder
 from turnwise_server.chat.refusal.policy_stages import Detector as DetectorRule
+from turnwise_server.moderation.audit.log import AuditLog
 from turnwise_server.moderation.detector import Detector, DetectorError, Sample, Scores
 from turnwise_server.moderation.enforcement import Enforcement
 from turnwise_server.moderation.phrase_detector import PhraseDetector
@@ -72,11 +73,17 @@ def stub_detectors(detector: WordDetector) -> Callable[[DetectorRule], Detector]
 
 @asynccontextmanager
 async def guarded_server(
-    *replies: str, policy: Path | None = None, detector: WordDetector | None = None, **options: Any
+    *replies: str,
+    policy: Path | None = None,
+    detector: WordDetector | None = None,
+    audit: AuditLog | None = None,
+    **options: Any,
 ) -> AsyncIterator[FakeServer]:
     """Serve the replies behind the layer of a policy file (the one that ships, if none is given)."""
-    enforcement = Enforcement(stub_detectors(detector or WordDetector("words")))
-    holder = PolicyHolder(policy, enforcement.enact) if policy else default_policy()
+    enforcement = Enforcement(audit, make=stub_detectors(detector or WordDetector("words")))
+    holder = PolicyHolder(policy) if policy else default_policy()
+    if policy:
+        holder.enact = enforcement.enact
     enforcement.enact(holder.current)
     async with fake_server(*replies, policy=holder, enforcement=enforcement, **options) as server:
         yield server

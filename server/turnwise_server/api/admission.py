@@ -98,18 +98,32 @@ class Admission:
             RateLimitError: its key may not use so many tokens now.
             QueueFullError: too much is waiting.
             EngineDeadError: the engine is not running.
+            ModerationUnavailableError: what will be decided could not be recorded.
         """
         most_tokens = prepared.prompt_tokens + prepared.choices * prepared.max_tokens
         await self.record.allowance.reserve(most_tokens)
         self.services.lifecycle.require_open()
+        if self.services.enforcement is not None:
+            self.services.enforcement.require_record()
         turn = model.chat.start(prepared)
         if self.layer is None:
             self.record.headers["x-moderation"] = "off"
             return Reply(self.services, self.record, model, prepared, turn)
         guarded = guard_reply(
-            self.layer, model.chat, prepared, turn, key=self.record.key, headers=self.request.headers
+            self.layer,
+            model.chat,
+            prepared,
+            turn,
+            key=self.record.key,
+            headers=self.request.headers,
+            user=self._user(),
         )
         return Reply(self.services, self.record, model, prepared, guarded.turn, guarded)
+
+    def _user(self) -> str:
+        """Return what the client calls its user; the routes have checked that it is a text."""
+        named = (self.body.get(name) for name in ("safety_identifier", "user"))
+        return next((name for name in named if isinstance(name, str) and name), "")
 
 
 def _require_room(models: Iterable[ServedModel], tenant: str) -> None:

@@ -84,14 +84,18 @@ class FeedbackDeleted(BaseModel):
 )
 async def give_feedback(request: Request) -> Response:
     """Vote on a choice of a stored reply, in place of an earlier vote on it."""
-    timeout_s = services_of(request).settings.request_timeout_s
-    asked = validate(FeedbackRequest, await read_json_object(request, timeout_s=timeout_s))
+    services = services_of(request)
+    body = await read_json_object(request, timeout_s=services.settings.request_timeout_s)
+    asked = validate(FeedbackRequest, body)
     replies = _replies(request)
-    vote = _vote(asked, json.loads(await replies.body(asked.id)))
+    reply = json.loads(await replies.body(asked.id))
+    vote = _vote(asked, reply)
     storage = replies.storage
     standing = await storage.run(storage.feedback.save, replies.owner, vote)
     if standing is None:
         raise _not_stored(asked.id)
+    if _is_refused(reply, standing.choice):
+        services.metrics.refusal_voted(standing.rating)
     return json_response(_wire(standing).model_dump())
 
 
@@ -175,6 +179,13 @@ def _vote(asked: FeedbackRequest, reply: dict[str, Any]) -> Vote:
         created_at=int(time.time()),
         idempotency_key=asked.idempotency_key,
     )
+
+
+def _is_refused(reply: dict[str, Any], choice: int) -> bool:
+    """Return whether the policy refused a choice of a chat completion, or a message of a response."""
+    if "choices" in reply:
+        return "x_refusal" in reply["choices"][choice]
+    return any("x_refusal" in item for item in reply.get("output", ()))
 
 
 def _wire(vote: Vote) -> Feedback:

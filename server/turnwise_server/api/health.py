@@ -24,6 +24,8 @@ async def health(request: Request) -> Response:
         faults.append("policy_not_loaded")
     if services.enforcement is None:
         faults.append("no_classifier")
+    elif not services.enforcement.is_recorded:
+        faults.append("audit_not_written")
     return json_response(Health(status="degraded" if faults else "ok", faults=faults).model_dump())
 
 

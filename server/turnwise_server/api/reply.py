@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from turnwise_server.api.errors import ApiError, ErrorReply, deadline_passed, error_reply, shutting_down
 from turnwise_server.api.models.served import ServedModel
+from turnwise_server.api.refusal.auditing import Origin, audit_records
 from turnwise_server.api.refusal.guarding import GuardedReply, ReplyEvent
 from turnwise_server.api.refusal.refused import Refused
 from turnwise_server.api.services import Services
@@ -132,6 +133,22 @@ class Reply:
         self.record.facts.update(facts.log_fields(arrived))
         self.record.allowance.use(facts.prompt_tokens + facts.completion_tokens)
         self.services.metrics.reply_ended(facts, arrived=arrived, ended=time.perf_counter())
+        if self.guarded is not None:
+            self._record_decisions(self.guarded)
+
+    def _record_decisions(self, guarded: GuardedReply) -> None:
+        origin = Origin(
+            self.record.request_id, self.prepared.id, self.model.name, self.record.key_id, guarded.user
+        )
+        for record in audit_records(guarded, origin):
+            self.services.metrics.decided(record)
+            if self.services.enforcement is not None:
+                self.services.enforcement.record(record)
+        for asked in guarded.guard.asked.values():
+            self.services.metrics.detectors_asked(asked)
+        for reading in guarded.guard.readings:
+            for detector in filter(reading.disagrees, reading.shadow):
+                self.services.metrics.shadow_disagreed(detector)
 
     def _facts(self) -> ReplyFacts:
         sampling = self.prepared.sampling

@@ -234,7 +234,7 @@ class ModelDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
-Fault = Literal["policy_not_loaded", "no_classifier"]
+Fault = Literal["policy_not_loaded", "no_classifier", "audit_not_written"]
 
 
 class Health(BaseModel):
@@ -242,7 +242,8 @@ class Health(BaseModel):
 
     status: Literal["ok", "degraded"] = "ok"
     faults: list[Fault] = Field(default_factory=list)
-    """What is not as it should be: the policy's file is wrong, so an older one is in force; nothing is checked."""
+    """What is not as it should be: the policy's file is wrong, so an older one is in force; nothing is checked; decisions
+    cannot be recorded."""
 
 
 class Readiness(BaseModel):

@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from dataclasses import replace
-from typing import Final
 
 from turnwise_server.chat.refusal.policy import Policy
 from turnwise_server.chat.refusal.policy_types import Stage
 from turnwise_server.chat.refusal.verdict import Action, ModerationUnavailableError, Verdict
 from turnwise_server.moderation.readings import Reading
-
-ACTIONS: Final[tuple[Action, ...]] = (
-    "allow",
-    "annotate",
-    "caution",
-    "safe_complete",
-    "refuse",
-    "regenerate",
-    "block",
-)
-"""From the weakest to the strongest."""
 
 
 def decide(policy: Policy, stage: Stage, reading: Reading, *, exempt: Container[str] = ()) -> Verdict:
@@ -47,7 +35,7 @@ def decide(policy: Policy, stage: Stage, reading: Reading, *, exempt: Container[
         verdict = Verdict(action, category, scores, place=found.place)
         if verdict.stops and category in exempt:
             verdict = Verdict("annotate", category, scores, is_overridden=True, place=found.place)
-        if ACTIONS.index(verdict.action) > ACTIONS.index(strongest.action):
+        if verdict.strength > strongest.strength:
             strongest = verdict
     return strongest if strongest.stops else _with_gaps(policy, stage, reading, strongest, exempt)
 

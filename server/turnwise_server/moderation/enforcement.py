@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from turnwise_server.chat.refusal.policy_file import LoadedPolicy
 from turnwise_server.chat.refusal.policy_holder import PolicyHolder
 from turnwise_server.chat.refusal.policy_stages import Detector as DetectorRule
+from turnwise_server.moderation.audit.log import AuditLog
+from turnwise_server.moderation.audit.record import AuditRecord
 from turnwise_server.moderation.detector import Detector
 from turnwise_server.moderation.layer import RefusalLayer
 from turnwise_server.moderation.make_detector import make_detector
@@ -32,8 +34,14 @@ class _InForce:
 class Enforcement:
     """The layer in force, and those before it that requests are still under."""
 
-    def __init__(self, make: Callable[[DetectorRule], Detector] = make_detector) -> None:
-        """Begin without a policy; `enact` one before the first request. `make` loads a detector, in any thread."""
+    def __init__(
+        self, audit: AuditLog | None = None, make: Callable[[DetectorRule], Detector] = make_detector
+    ) -> None:
+        """Begin without a policy; `enact` one before the first request.
+
+        Decisions are recorded in `audit`. `make` loads a detector; it is called in any thread.
+        """
+        self._audit = audit
         self._make = make
         self._lock = threading.Lock()
         self._current: _InForce | None = None
@@ -67,6 +75,8 @@ class Enforcement:
             if self._current is not None:
                 self._retired.append(self._current)
             self._current = _InForce(layer, made)
+        if self._audit is not None:
+            self._audit.follow(loaded.policy.audit)
 
     @contextmanager
     def held(self) -> Iterator[RefusalLayer]:
@@ -80,6 +90,25 @@ class Enforcement:
         finally:
             with self._lock:
                 current.users -= 1
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether decisions can be recorded now; also where no audit is kept."""
+        return self._audit is None or self._audit.is_writable
+
+    def require_record(self) -> None:
+        """Refuse work whose decisions could not be recorded, unless the policy lets it go on.
+
+        Raises:
+            ModerationUnavailableError: nothing can be recorded now.
+        """
+        if self._audit is not None:
+            self._audit.require_writable()
+
+    def record(self, record: AuditRecord) -> None:
+        """Record a decision, where an audit is kept."""
+        if self._audit is not None:
+            self._audit.append(record)
 
     async def tidy(self) -> None:
         """Close the detectors that no request needs any more."""
@@ -95,7 +124,7 @@ class Enforcement:
             await closing[key].close()
 
     async def close(self) -> None:
-        """Close every detector. No request is under the policy any more."""
+        """Close every detector and the audit. No request is under the policy any more."""
         with self._lock:
             if self._current is not None:
                 self._retired.append(self._current)
@@ -103,6 +132,8 @@ class Enforcement:
             for each in self._retired:
                 each.users = 0
         await self.tidy()
+        if self._audit is not None:
+            await asyncio.to_thread(self._audit.close)
 
 
 async def follow_policy(

@@ -62,6 +62,11 @@ class RefusalLayer:
         """A word that no reply may hold, for system texts; "" if the policy wants none."""
         self._known: VerdictCache[Reading] = VerdictCache(REMEMBERED_TEXTS)
 
+    @property
+    def overridable(self) -> frozenset[str]:
+        """The categories that a request may override whose key is allowed to."""
+        return frozenset(self._categories) - frozenset(self.policy.override.never)
+
     def category(self, name: str) -> Category:
         """Return a category of the policy."""
         return self._categories[name]

@@ -155,4 +155,4 @@ class Panel:
 
 
 def _as_shadow(detector: str, reading: Reading) -> Reading:
-    return Reading(shadow={detector: {name: each.score for name, each in reading.categories.items()}})
+    return Reading(shadow={detector: reading.categories})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from turnwise_server.chat.refusal.verdict import Place
 
@@ -48,8 +49,15 @@ class Reading:
     """By OpenAI's names; one that nothing was said about is absent."""
     unchecked: frozenset[str] = frozenset()
     """Categories that a detector could not be asked about, and that no other one found."""
-    shadow: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """The highest score of each category, by detector that decides nothing."""
+    shadow: Mapping[str, Mapping[str, CategoryScore]] = field(default_factory=dict)
+    """What detectors say that decide nothing: by their ids, by category."""
+
+    def disagrees(self, detector: str) -> bool:
+        """Return whether a detector that decides nothing would have decided otherwise about some category."""
+        return any(
+            each.is_reached != (name in self.categories and self.categories[name].is_reached)
+            for name, each in self.shadow[detector].items()
+        )
 
     def at(self, origin: str, turn: int) -> Reading:
         """Return the same reading as that of a text of this origin; forms and windows stay."""
@@ -65,20 +73,23 @@ def merge(readings: Iterable[Reading]) -> Reading:
     categories: dict[str, CategoryScore] = {}
     labels: dict[str, LabelScore] = {}
     unchecked: set[str] = set()
-    shadow: dict[str, dict[str, float]] = {}
+    shadow: dict[str, dict[str, CategoryScore]] = {}
     for reading in readings:
-        for name, found in reading.categories.items():
-            if name not in categories or found.rank > categories[name].rank:
-                categories[name] = found
-        for label, score in reading.labels.items():
-            if label not in labels or score.rank > labels[label].rank:
-                labels[label] = score
+        _keep_greater(categories, reading.categories)
+        _keep_greater(labels, reading.labels)
         unchecked |= reading.unchecked
         for detector, scores in reading.shadow.items():
-            best = shadow.setdefault(detector, {})
-            for name, score_of in scores.items():
-                best[name] = max(score_of, best.get(name, 0.0))
+            _keep_greater(shadow.setdefault(detector, {}), scores)
     missed = frozenset(
         name for name in unchecked if name not in categories or not categories[name].is_reached
     )
     return Reading(categories, labels, missed, shadow)
+
+
+Score = TypeVar("Score", CategoryScore, LabelScore)
+
+
+def _keep_greater(kept: dict[str, Score], more: Mapping[str, Score]) -> None:
+    for name, score in more.items():
+        if name not in kept or score.rank > kept[name].rank:
+            kept[name] = score

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,6 +10,7 @@ from functools import cached_property
 from turnwise_server.chat.messages import SYSTEM_ROLES, ClientMessage
 from turnwise_server.chat.refusal.leak import LeakDetector
 from turnwise_server.chat.refusal.policy_texts import LEAK
+from turnwise_server.chat.refusal.policy_types import Stage
 from turnwise_server.chat.refusal.texts import content_of, input_texts
 from turnwise_server.chat.refusal.verdict import Place, Verdict
 from turnwise_server.chat.tools import Tool
@@ -30,12 +32,13 @@ class RequestGuard:
     """Whether the key vouches for its system messages."""
     exempt: Container[str] = ()
     """Categories that the request overrides."""
-    asked: list[Asked] = field(default_factory=list)
-    """What was asked of detectors, in the order of their answers."""
+    asked: dict[Stage, list[Asked]] = field(default_factory=lambda: {"input": [], "output": []})
+    """What was asked of detectors at each stage, in the order of their answers."""
     output_readings: dict[int, Reading] = field(default_factory=dict)
     """What detectors say of the reply so far, by choice."""
-    input_reading: list[Reading] = field(default_factory=list)
-    """What they say of the request, once they have said it."""
+    input_readings: list[Reading] = field(default_factory=list)
+    """What they say of the request; empty until they have said it."""
+    _input_ms: list[float] = field(default_factory=list)
 
     async def judge_input(self) -> Verdict:
         """Return the verdict on what the client sent.
@@ -43,6 +46,7 @@ class RequestGuard:
         Raises:
             ModerationUnavailableError: it could not be checked, and may not pass unchecked.
         """
+        began = time.perf_counter()
         texts = input_texts(
             self.messages,
             self.layer.policy.input,
@@ -50,8 +54,9 @@ class RequestGuard:
             passed_over=self.layer.declined(self.messages),
             is_trusted=self.is_trusted,
         )
-        reading = await self.layer.read_input(texts, self.asked.append)
-        self.input_reading.append(reading)
+        reading = await self.layer.read_input(texts, self.asked["input"].append)
+        self.input_readings.append(reading)
+        self._input_ms.append((time.perf_counter() - began) * 1000)
         return decide(self.layer.policy, "input", reading, exempt=self.exempt)
 
     async def judge_output(self, index: int, window: str, offset: int) -> Verdict:
@@ -64,13 +69,25 @@ class RequestGuard:
         if self._leak is not None and self._leak.is_leak(window):
             start = max(0, offset - len(window))
             return Verdict(leak.action, LEAK, place=Place(turn=index, start=start, end=offset))
-        (reading,) = await self.layer.read([window], "output", self.asked.append, question=self._question)
+        (reading,) = await self.layer.read(
+            [window], "output", self.asked["output"].append, question=self.question
+        )
         reading = reading.at("", index)
         self.output_readings[index] = merge((self.output_readings.get(index, Reading()), reading))
         return decide(self.layer.policy, "output", reading, exempt=self.exempt)
 
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """Everything that detectors said: of the request, and of each choice of the reply."""
+        return (*self.input_readings, *self.output_readings.values())
+
+    @property
+    def input_ms(self) -> float:
+        """How long the verdict on the request took, in milliseconds; 0 while there is none."""
+        return self._input_ms[-1] if self._input_ms else 0.0
+
     @cached_property
-    def _question(self) -> str:
+    def question(self) -> str:
         """What the user said last."""
         said: Sequence[ClientMessage] = [each for each in self.messages if each.role == "user"]
         return content_of(said[-1]) if said else ""

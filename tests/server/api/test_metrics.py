@@ -3,12 +3,14 @@
 import asyncio
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.asgi_connection import AsgiConnection, until
+from support.audits import decision
 from support.fake_server import HELLO, FakeServer, encode, fake_server
 from turnwise_server.api.supervision import Interruption
 from turnwise_server.api.telemetry.metrics import Metrics
@@ -17,6 +19,8 @@ from turnwise_server.app import create_app
 from turnwise_server.auth import KeyRing, hash_key
 from turnwise_server.engine.base import EngineStats
 from turnwise_server.engine.timeline import Timeline
+from turnwise_server.moderation.audit.record import OverrideUse
+from turnwise_server.moderation.panel import Asked
 
 DOCUMENT = (Path(__file__).parents[3] / "docs/operations.md").read_text(encoding="utf-8")
 KEY = "tw-canary-0123456789abcdef"
@@ -59,7 +63,12 @@ async def test_metrics_come_in_the_prometheus_text_format() -> None:
 
 async def test_every_metric_is_documented_as_it_is_and_no_other() -> None:
     async with fake_server() as server:
-        server.services.metrics.refused(stage="input", category="violence")
+        metrics = server.services.metrics
+        metrics.refused(stage="input", category="violence")
+        metrics.decided(replace(decision(), override=OverrideUse("safety:override", "a study")))
+        metrics.detectors_asked([Asked("starter", None, 12.0, "deadline")])
+        metrics.shadow_disagreed("guard")
+        metrics.refusal_voted("down")
         await server.client.get("/nope")
         await server.chat()
         text = (await server.client.get("/metrics")).text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Container, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,11 +14,14 @@ from turnwise_server.chat.refusal.guarded_choice import Blocked
 from turnwise_server.chat.refusal.guarded_turn import Guard, GuardedTurn
 from turnwise_server.chat.refusal.hold_back import HoldBackRule
 from turnwise_server.chat.refusal.leak import plant
+from turnwise_server.chat.refusal.policy_stages import Override
 from turnwise_server.chat.turn import PreparedTurn, TextDelta, Turn, TurnEvent, TurnRequest
+from turnwise_server.moderation.audit.record import OverrideUse
 from turnwise_server.moderation.layer import RefusalLayer
 from turnwise_server.moderation.request_guard import RequestGuard
 
 REASON_HEADER = "x-safety-reason"
+MAX_REASON_CHARS = 500
 
 
 ReplyEvent = TurnEvent | Refused
@@ -32,6 +35,10 @@ class GuardedReply:
     turn: GuardedTurn
     guard: RequestGuard
     manner: Manner
+    override: OverrideUse | None = None
+    """By what right the request passes, should it need one."""
+    user: str = ""
+    """The client's `safety_identifier` or `user`; "" if it sent none."""
 
     async def events(self, prepared: PreparedTurn) -> AsyncIterator[ReplyEvent]:
         """Yield the events of the reply, with a caution before it where the question asks for one.
@@ -82,15 +89,17 @@ def guard_reply(
     *,
     key: KeyRecord | None,
     headers: Mapping[str, str],
+    user: str,
 ) -> GuardedReply:
     """Return the reply `turn` behind the layer; the check of what the client sent begins at once."""
     policy = layer.policy
+    override = override_of(policy.override, key, headers.get(REASON_HEADER, ""))
     guard = RequestGuard(
         layer,
         prepared.messages,
         prepared.tools,
         is_trusted=key is not None and TRUSTED in key.scopes,
-        exempt=exempt_categories(layer, key, headers.get(REASON_HEADER, "")),
+        exempt=layer.overridable if override else (),
     )
     output = policy.output
     rule = HoldBackRule(output.mode, output.stride_chars, output.hold_chars, output.context_chars)
@@ -103,14 +112,13 @@ def guard_reply(
     style = (key.refusal_style if key else None) or policy.refusal.style
     # A text where JSON is promised would break its reader; OpenAI puts it into the field as well.
     manner = Manner(layer, headers.get("accept-language", ""), "field" if prepared.has_form else style)
-    return GuardedReply(guarded, guard, manner)
+    return GuardedReply(guarded, guard, manner, override, user)
 
 
-def exempt_categories(layer: RefusalLayer, key: KeyRecord | None, reason: str) -> Container[str]:
-    """Return the categories that a request may override: none, unless its key may and it says why."""
-    override = layer.policy.override
-    if key is None or key.scopes.isdisjoint(override.allow_scopes):
-        return ()
-    if override.require_reason and not reason.strip():
-        return ()
-    return frozenset(category.id for category in layer.policy.categories) - frozenset(override.never)
+def override_of(rule: Override, key: KeyRecord | None, reason: str) -> OverrideUse | None:
+    """Return by what right a request may be answered against the policy: none, unless its key may and it says why."""
+    scopes = sorted(key.scopes.intersection(rule.allow_scopes)) if key else []
+    reason = reason.strip()[:MAX_REASON_CHARS]
+    if not scopes or (rule.require_reason and not reason):
+        return None
+    return OverrideUse(scopes[0], reason or None)

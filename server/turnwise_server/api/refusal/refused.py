@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,6 +70,12 @@ class Manner:
     layer: RefusalLayer
     accept_language: str = ""
     style: RefusalStyle = "content"
+
+    @property
+    def language(self) -> str | None:
+        """The language that the client names first, if it names one that can be read."""
+        first = re.match(r"\s*([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8}){0,3})\s*(?:[,;]|$)", self.accept_language)
+        return first[1] if first else None
 
     def caution(self, category: str) -> str:
         """Return what an answer to a question of the category begins with."""

@@ -40,9 +40,12 @@ class ChoiceAudit:
     """What became of one attempt at a choice, at whatever moment it is asked for."""
 
     index: int
+    text: str
+    """All that was generated and read by a check, or waits for one."""
     scores: dict[str, float]
     """The highest score of each category over all checks."""
-    blocked: Blocked | None
+    verdict: Verdict
+    """The strongest of all checks, the first of equals."""
     sent_chars: int
     held_chars: int
     checks: int
@@ -60,7 +63,7 @@ class GuardedChoice:
         self._scores: dict[str, float] = {}
         self._checks = 0
         self._is_unchecked = False
-        self._blocked: Blocked | None = None
+        self._verdict = Verdict()
         self.is_over = False
         """Whether nothing more comes: it is finished or blocked."""
 
@@ -79,8 +82,9 @@ class GuardedChoice:
         """What became of it so far."""
         return ChoiceAudit(
             index=self._index,
+            text=self._hold.text,
             scores=dict(self._scores),
-            blocked=self._blocked,
+            verdict=self._verdict,
             sent_chars=self._deltas.sent_chars,
             held_chars=self._deltas.held_chars,
             checks=self._checks,
@@ -104,6 +108,8 @@ class GuardedChoice:
         self._is_unchecked |= verdict.is_unchecked
         for category, score in verdict.scores.items():
             self._scores[category] = max(score, self._scores.get(category, 0.0))
+        if verdict.strength > self._verdict.strength:
+            self._verdict = verdict
         if verdict.stops:
             return [self.block("output", verdict)]
         self._hold.passed(check)
@@ -115,7 +121,7 @@ class GuardedChoice:
             self._deltas.recall()
         self._hold.block()
         self.is_over = True
-        self._blocked = Blocked(
+        return Blocked(
             self._index,
             stage,
             verdict.category,
@@ -123,7 +129,6 @@ class GuardedChoice:
             sent_chars=self._deltas.sent_chars,
             held_chars=self._deltas.held_chars,
         )
-        return self._blocked
 
     def _ready(self) -> list[GuardedEvent]:
         hold = self._hold

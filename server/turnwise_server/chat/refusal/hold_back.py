@@ -81,6 +81,11 @@ class HoldBack:
         self._is_blocked = False
 
     @property
+    def text(self) -> str:
+        """All that it was fed."""
+        return self._text.getvalue()
+
+    @property
     def due(self) -> Check | None:
         """The check to be made next, or None if there must be more text first."""
         if self._is_blocked:

@@ -25,19 +25,18 @@ class _Signature(NamedTuple):
 class PolicyHolder:
     """The policy in force. `refresh` is called from one thread at a time; `current` is read from any."""
 
-    def __init__(self, file: Path, enact: Callable[[LoadedPolicy], None] = lambda _: None) -> None:
-        """Load the policy. Those that follow are given to `enact` before they take effect.
-
-        Where that raises a `ConfigurationError`, the one before stays in force.
+    def __init__(self, file: Path) -> None:
+        """Load the policy.
 
         Raises:
-            PolicyError: the policy cannot be read or is wrong.
+            PolicyError: it cannot be read or is wrong.
         """
         self._file = file
-        self._enact = enact
         self._signature = _signature(file)
         self.current: LoadedPolicy = load_policy(file)
         """The last valid policy. A reply keeps the one it began with."""
+        self.enact: Callable[[LoadedPolicy], None] = lambda _: None
+        """Called with every policy that follows, before it takes effect; where it raises, the one before stays."""
         self.fault: str | None = None
         """Why the file as it is now is not in force, as `FILE:LINE: reason`; None if it is."""
 
@@ -56,7 +55,7 @@ class PolicyHolder:
             loaded = load_policy(self._file)
             is_other = loaded.sha256 != self.current.sha256
             if is_other:
-                self._enact(loaded)
+                self.enact(loaded)
         except ConfigurationError as error:
             if self.fault != str(error):
                 _log.error("policy_not_loaded", reason=str(error), sha256_in_force=self.current.sha256)

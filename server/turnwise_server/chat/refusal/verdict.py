@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from turnwise_server.errors import TurnwiseError
 
 Action = Literal["allow", "annotate", "caution", "safe_complete", "refuse", "regenerate", "block"]
 """From the weakest to the strongest."""
+
+ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 
 _STOPPING: frozenset[Action] = frozenset({"safe_complete", "refuse", "regenerate", "block"})
 
@@ -44,6 +46,11 @@ class Verdict:
     """Whether the policy asked for a stronger action that the request may override."""
     place: Place | None = None
     """Where the category was found."""
+
+    @property
+    def strength(self) -> int:
+        """The greater of two verdicts is the one that counts."""
+        return ACTIONS.index(self.action)
 
     @property
     def stops(self) -> bool:

@@ -35,6 +35,10 @@ MAX_QUOTED_BYTES: Final = 4096
 """How much of a torn line its repair quotes."""
 
 
+class AuditInUseError(ConfigurationError):
+    """Another process writes the audit."""
+
+
 class ChainWriter:
     """The one that may write an audit's files."""
 
@@ -196,7 +200,7 @@ def _take_lock(path: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(lock)
-        raise ConfigurationError(
+        raise AuditInUseError(
             f"the audit {str(path)!r} is written by another process, such as a second server: end that one, or set "
             "another audit.path in the policy of this one"
         ) from error

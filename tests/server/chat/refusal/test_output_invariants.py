@@ -210,7 +210,7 @@ def test_invariant_I5_the_highest_score_is_kept_and_later_text_undoes_no_block(
     (audit,) = played.audits
     highest = max((verdict.scores["noise"] for verdict in seen), default=None)
     assert audit.scores.get("noise") == highest
-    assert (audit.blocked is not None) == any(verdict.stops for verdict in seen)
+    assert audit.verdict.stops == any(verdict.stops for verdict in seen)
     assert not any(verdict.stops for verdict in seen[:-1]), "nothing is checked after a block"
 
 
