@@ -22,6 +22,7 @@ from turnwise_server.api.gates.cors import Cors
 from turnwise_server.api.gates.rate_limits import RateLimitGate
 from turnwise_server.api.models import admin
 from turnwise_server.api.models import routes as models
+from turnwise_server.api.moderations import routes as moderations
 from turnwise_server.api.respond import error_response
 from turnwise_server.api.responses import create as responses
 from turnwise_server.api.responses import stored as response_routes
@@ -42,6 +43,7 @@ ROUTERS = (
     responses.router,
     response_routes.router,
     feedback.router,
+    moderations.router,
     tokenization.router,
     anthropic.router,
     admin.router,

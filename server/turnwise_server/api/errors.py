@@ -34,6 +34,7 @@ ERROR_CODES: Mapping[str, int] = {
     "invalid_value": 400,
     "missing_required_parameter": 400,
     "model_not_loaded": 400,
+    "no_classifier": 400,
     "object_above_max_properties": 400,
     "previous_response_not_found": 400,
     "string_above_max_length": 400,
@@ -228,6 +229,16 @@ def default_model_needed(name: str) -> ErrorReply:
         409,
         f"The model {shorten(name)!r} is the server's default: it can be replaced, but not removed.",
         code="default_model_needed",
+    )
+
+
+def no_classifier(param: str | None = None) -> ErrorReply:
+    """A text is to be judged, and nothing here judges any."""
+    return ErrorReply(
+        400,
+        "This server runs without a classifier (--unsafe-no-classifier), so it can say nothing about texts.",
+        code="no_classifier",
+        param=param,
     )
 
 

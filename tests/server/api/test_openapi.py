@@ -34,6 +34,7 @@ async def test_every_route_is_described() -> None:
         ("post", "/v1/responses/{response_id}/cancel"),
         ("get", "/v1/responses/{response_id}/input_items"),
         ("post", "/v1/feedback"),
+        ("post", "/v1/moderations"),
         ("get", "/v1/feedback/{reply_id}"),
         ("delete", "/v1/feedback/{reply_id}"),
         ("post", "/v1/messages"),

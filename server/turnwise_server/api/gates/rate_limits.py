@@ -9,8 +9,10 @@ from turnwise_server.api.telemetry.request_log import record_of, refuse
 from turnwise_server.errors import RateLimitError
 from turnwise_server.limits.limiter import Allowance, RateLimiter, Standing
 
-LIMITED_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
-"""A POST to one of these generates, and counts. Everything else a key may ask for costs next to nothing."""
+LIMITED_PATHS = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/moderations"}
+)
+"""A POST to one of these generates or judges, and counts. Everything else a key may ask for costs next to nothing."""
 
 
 class RateLimitGate:
