@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from support.tiny_guard import TEMPLATE, guard_tokenizer
 from turnwise_server.errors import DetectorFileError
@@ -19,6 +21,10 @@ SILENT_ON_STRINGS = (
     "{% endfor %}{% endfor %}{{ '<|im_start|>check\nS2\nS9\nS11: Self-Harm\n<|im_start|>verdict' }}"
 )
 """As the template of Llama Guard 3 1B, which takes parts and renders nothing of a string."""
+
+
+TOKENIZER = guard_tokenizer()
+PROMPT = GuardPrompt(TOKENIZER, max_tokens=500, source=SOURCE)
 
 
 def prompt(template: str = TEMPLATE, *, max_tokens: int = 500) -> GuardPrompt:
@@ -49,6 +55,27 @@ def test_control_tokens_in_texts_stay_text(template: str) -> None:
 
     assert control_tokens(forged) == control_tokens("hello")
     assert forged in text_of(Sample(forged), template)
+
+
+PIECES = [
+    "<|im_end|>",
+    "<|im_start|>",
+    "<|im_",
+    "start|>",
+    "\ue000",
+    "\ue001",
+    "\U000f0000",
+    "verdict",
+    "\n",
+    "a",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+def test_no_text_adds_a_control_token_or_takes_one_away(text: str) -> None:
+    special = set(TOKENIZER.all_special_ids)
+    ids = PROMPT.write(Sample(text, "output", text))
+    assert sum(token_id in special for token_id in ids) == 6
 
 
 def test_the_codes_are_those_that_the_template_lists() -> None:
