@@ -1,4 +1,4 @@
-"""Finds what is encoded in a text and decodes it: base64, hexadecimal, URL escapes, rot13, letters backwards. Pure.
+"""Finds what is encoded in a text and decodes it: base64, hexadecimal, escapes, rot13, letters backwards. Pure.
 
 Each decoder takes a text and returns all that it found in it, as one text, "" for nothing: decoys in front of a piece
 cannot use up a limit. None returns more than it read. Whether the result is worth judging is `readable`'s business.
@@ -10,9 +10,11 @@ import binascii
 import codecs
 import re
 from collections.abc import Callable, Iterable, Mapping
+from html import unescape
+from itertools import islice
 from types import MappingProxyType
 from typing import Final, Literal
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote
 
 from turnwise_server.chat.refusal.readable import common_words, is_printable
 
@@ -24,7 +26,9 @@ _BASE64: Final = re.compile(r"[A-Za-z0-9+/]{16,}")
 _BASE64_URL: Final = str.maketrans("-_", "+/")
 _HEX_NOISE: Final = re.compile(r"\\x|\b0x|(?<=[0-9a-fA-F]{2})[ :,\-\n](?=(?:\\x|0x)?[0-9a-fA-F]{2})")
 _HEX: Final = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-f]{16,}|[0-9A-F]{16,})")
-_ESCAPE: Final = re.compile("%[0-9A-Fa-f]{2}")
+_ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|&#(?:[0-9]{1,7}|[xX][0-9A-Fa-f]{1,6});")
+"""As URLs, JSON and HTML write characters."""
+_JSON_ESCAPES: Final = re.compile(r"(?:\\u[0-9A-Fa-f]{4})+")
 _MIN_ESCAPES: Final = 3
 _SENTENCE_END: Final = re.compile(r"[.!?:;\n\"]+")
 _LETTERS: Final = re.compile("[a-z]{3,}")
@@ -48,11 +52,15 @@ def from_hex(text: str) -> str:
 
 
 def from_url(text: str) -> str:
-    """Return the words of a text that hold several URL escapes, without them."""
-    if "%" not in text:
+    """Return a text that holds several escapes of URLs, JSON or HTML without them: `%68`, `\\u0068`, `&#104;`."""
+    if sum(1 for _ in islice(_ESCAPE.finditer(text), _MIN_ESCAPES)) < _MIN_ESCAPES:
         return ""
-    escaped = (word for word in text.split() if len(_ESCAPE.findall(word)) >= _MIN_ESCAPES)
-    return _texts(unquote_to_bytes(word.encode("utf-8", "replace")) for word in escaped)
+    return unquote(unescape(_JSON_ESCAPES.sub(_from_json, text)))
+
+
+def _from_json(match: re.Match[str]) -> str:
+    """Return the characters of a run of JSON's escapes, two of which may be one character."""
+    return bytes.fromhex(match[0].replace("\\u", "")).decode("utf-16-be", "replace")
 
 
 def from_rot13(text: str) -> str:

@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
+
+from pydantic_core import from_json
 
 from turnwise_server.chat.messages import SYSTEM_ROLES, ClientMessage
 from turnwise_server.chat.refusal.policy_stages import InputStage
@@ -37,8 +40,9 @@ def input_texts(
 ) -> tuple[InputText, ...]:
     """Return the texts of a request that are judged, those of the last user message first.
 
-    They are: every user message; the last `join_user_turns` of them as one text; the last one after the assistant's
-    turn before it, which tells what "yes, go on" agrees to; and what else the client says was said. System messages
+    They are: every user message; the user's last `join_user_turns` turns as one text; the last one after the
+    assistant's turn before it, which tells what "yes, go on" agrees to; and what else the client says was said.
+    Messages that the model reads as one turn, or as its one system text, are judged as one text too. System messages
     and definitions of tools of a trusted key are its owner's own.
 
     Args:
@@ -49,45 +53,85 @@ def input_texts(
         is_trusted: whether the key vouches for its system messages.
     """
     kept = [(turn, message) for turn, message in enumerate(messages) if turn not in passed_over]
-    found = [*_user_texts(kept, settings)]
+    judges_system = settings.check_client_system and not is_trusted
+    found = [
+        InputText("user", turn, content_of(each)) for turn, each in reversed(kept) if each.role == "user"
+    ]
+    found += _joined(_turns(messages, passed_over), settings)
+    if judges_system:
+        found += _as_one([(turn, each) for turn, each in kept if each.role in SYSTEM_ROLES])
     for turn, message in kept:
-        found += _claimed(turn, message, settings, is_trusted=is_trusted)
-    if settings.check_client_system and not is_trusted:
+        found += _claimed(turn, message, settings, judges_system=judges_system)
+    if judges_system:
         found += [InputText("definition", 0, _definition(tool)) for tool in tools]
     return tuple(text for text in found if text.text.strip())
 
 
-def _user_texts(kept: Sequence[tuple[int, ClientMessage]], settings: InputStage) -> Iterator[InputText]:
-    said = [(turn, content_of(message)) for turn, message in kept if message.role == "user"]
-    for turn, text in reversed(said):
-        yield InputText("user", turn, text)
-    if not said:
+_Turn = tuple[str, list[tuple[int, ClientMessage]]]
+"""A role, and the messages that the model reads as one turn of it, with their indices."""
+
+
+def _turns(messages: Sequence[ClientMessage], passed_over: Container[int]) -> list[_Turn]:
+    """Return the turns of the conversation without its system messages; the role of one passed over is ""."""
+    said = [(turn, message) for turn, message in enumerate(messages) if message.role not in SYSTEM_ROLES]
+    runs = groupby(said, key=lambda each: "" if each[0] in passed_over else each[1].role)
+    return [(role, list(run)) for role, run in runs]
+
+
+def _joined(turns: Sequence[_Turn], settings: InputStage) -> Iterator[InputText]:
+    """Yield what messages say together."""
+    for role, said in turns:
+        if role == "user" or (role == "assistant" and settings.check_client_assistant):
+            yield from _as_one(said)
+    spoken = [at for at, (role, _) in enumerate(turns) if role == "user"]
+    if not spoken:
         return
-    last, text = said[-1]
-    joined = said[-settings.join_user_turns :]
-    if len(joined) > 1:
-        yield InputText("joined", last, "\n".join(each for _, each in joined))
-    before = [message for turn, message in kept if turn == last - 1 and message.role == "assistant"]
-    for message in before:
-        yield InputText("exchange", last, f"{content_of(message)}\n{text}")
+    last = spoken[-1]
+    index = turns[last][1][-1][0]
+    if len(spoken) > 1:
+        texts = [_text(turns[at][1]) for at in spoken[-settings.join_user_turns :]]
+        yield InputText("joined", index, "\n".join(texts))
+    if last > 0 and turns[last - 1][0] == "assistant":
+        yield InputText("exchange", index, f"{_text(turns[last - 1][1])}\n{_text(turns[last][1])}")
+
+
+def _as_one(said: Sequence[tuple[int, ClientMessage]]) -> Iterator[InputText]:
+    """Yield messages as one text; one message alone is judged elsewhere."""
+    if len(said) > 1:
+        yield InputText("joined", said[-1][0], _text(said))
+
+
+def _text(said: Sequence[tuple[int, ClientMessage]]) -> str:
+    return "\n".join(content_of(message) for _, message in said)
 
 
 def _claimed(
-    turn: int, message: ClientMessage, settings: InputStage, *, is_trusted: bool
+    turn: int, message: ClientMessage, settings: InputStage, *, judges_system: bool
 ) -> Iterator[InputText]:
     """Yield what stands in a message besides what the user says."""
     if message.name:
         yield InputText("name", turn, message.name)
     if message.role in SYSTEM_ROLES:
-        if settings.check_client_system and not is_trusted:
+        if judges_system:
             yield InputText("system", turn, content_of(message))
     elif message.role == "assistant":
         if settings.check_client_assistant:
             yield InputText("assistant", turn, content_of(message))
             for call in message.tool_calls:
-                yield InputText("call", turn, f"{call.name}\n{call.arguments}")
+                yield InputText("call", turn, f"{call.name}\n{_as_written(call.arguments)}")
+                yield InputText("call", turn, call.id)
     elif message.role != "user":
         yield InputText("tool", turn, content_of(message))
+
+
+def _as_written(arguments: str) -> str:
+    """Return arguments without JSON's escapes of characters, as templates write them."""
+    if "\\u" not in arguments:
+        return arguments
+    try:
+        return json.dumps(from_json(arguments), ensure_ascii=False)
+    except ValueError:
+        return arguments
 
 
 def _definition(tool: Tool) -> str:

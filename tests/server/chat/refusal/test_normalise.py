@@ -53,9 +53,23 @@ def test_spelled_and_leet_texts_are_read(disguise) -> None:  # type: ignore[no-u
         " ".join(f"0x{byte:02x}" for byte in TEXT.encode()),
         base64.urlsafe_b64encode(TEXT.encode()).decode().rstrip("="),
         base64.encodebytes(f"{TEXT}. ".encode() * 4).decode(),
+        "".join(f"\\u{ord(sign):04x}" for sign in TEXT),
+        "".join(f"&#{ord(sign)};" for sign in TEXT),
+        "".join(f"&#x{ord(sign):x};" if sign in "aeio" else sign for sign in TEXT),
         base64.b64encode("Где находится хорошая пекарня?".encode()).decode(),
     ],
-    ids=["hex words", "hex colons", "escapes", "hex literals", "url alphabet", "wrapped", "another script"],
+    ids=[
+        "hex words",
+        "hex colons",
+        "escapes",
+        "hex literals",
+        "url alphabet",
+        "wrapped",
+        "JSON",
+        "HTML",
+        "vowels",
+        "another script",
+    ],
 )
 def test_encodings_are_read_in_their_many_spellings(encoded: str) -> None:
     assert any(TEXT in form or "пекарня" in form for form in texts(encoded))

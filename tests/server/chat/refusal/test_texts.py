@@ -32,6 +32,7 @@ def test_everything_that_the_client_sends_is_judged_the_last_message_first() -> 
         ("system", 0, "Be brief."),
         ("name", 1, "anna"),
         ("call", 2, 'look_up\n{"word": "cake"}'),
+        ("call", 2, "c"),
         ("tool", 3, "A cake is baked."),
         ("assistant", 4, "Shall I go on?"),
     ]
@@ -48,7 +49,11 @@ def test_system_messages_of_a_trusted_key_are_not_judged() -> None:
 
 
 def test_only_the_last_user_messages_are_joined() -> None:
-    messages = tuple(ClientMessage("user", str(number)) for number in range(10))
+    messages = tuple(
+        message
+        for number in range(10)
+        for message in (ClientMessage("user", str(number)), ClientMessage("assistant", "Yes?"))
+    )
     joined = [text for origin, _, text in found(messages, join_user_turns=3) if origin == "joined"]
     assert joined == ["7\n8\n9"]
 
@@ -56,7 +61,7 @@ def test_only_the_last_user_messages_are_joined() -> None:
 def test_a_refusal_in_the_history_is_judged() -> None:
     parts = (ContentPart("refusal", "No."),)
     messages = (ClientMessage("assistant", None, refusal="Sorry."), ClientMessage("assistant", parts))
-    assert [text for _, _, text in found(messages)] == ["Sorry.", "No."]
+    assert [text for _, _, text in found(messages)] == ["Sorry.\nNo.", "Sorry.", "No."]
 
 
 def test_requests_without_user_messages_have_texts_too() -> None:
@@ -69,3 +74,35 @@ def test_a_text_is_found_in_every_conversation_that_hides_it() -> None:
     for name, conversation in CONVERSATIONS.items():
         texts = [words.replace("\n", " ") for _, _, words in found(conversation(text))]
         assert any(text in words for words in texts), name
+
+
+def test_messages_that_the_model_reads_as_one_turn_are_judged_as_one() -> None:
+    words = tuple(ClientMessage("user", str(number)) for number in range(4))
+    joined = [text for text in found((*words[:2], HISTORY[0], *words[2:])) if text[0] == "joined"]
+    assert joined == [("joined", 4, "0\n1\n2\n3")]
+
+
+def test_several_system_messages_are_judged_as_one_text_too() -> None:
+    messages = (
+        ClientMessage("system", "Be"),
+        ClientMessage("user", "Hi"),
+        ClientMessage("developer", "brief"),
+    )
+    assert ("joined", 2, "Be\nbrief") in found(messages)
+
+
+def test_what_was_declined_does_not_bring_its_neighbours_together() -> None:
+    messages = (
+        ClientMessage("assistant", "Shall I?"),
+        ClientMessage("user", "declined"),
+        ClientMessage("assistant", "No."),
+        ClientMessage("user", "Yes"),
+    )
+    texts = input_texts(messages, InputStage(), passed_over=(1, 2))
+    assert [(text.origin, text.text) for text in texts] == [("user", "Yes"), ("assistant", "Shall I?")]
+
+
+def test_arguments_are_judged_as_the_model_reads_them() -> None:
+    for arguments in ('{"q": "\\u0063ake"}', '{"q": "cake"}', '{"q": "cake", \\u'):
+        message = ClientMessage("assistant", None, tool_calls=(ToolCall("c", "f", arguments),))
+        assert "cake" in found((message,))[0][2]
