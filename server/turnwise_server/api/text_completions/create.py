@@ -84,10 +84,10 @@ async def _body(reply: Reply, prepared: _Prepared) -> bytes:
 
 
 async def _frames(reply: Reply, prepared: _Prepared) -> AsyncIterator[bytes]:
-    frames = TextFrames(identity_of(reply), includes_usage=prepared.request.includes_usage)
+    is_asked = prepared.request.includes_usage
+    frames = TextFrames(identity_of(reply), echoes=prepared.echoes, includes_usage=is_asked)
     # The stream opens before the first token, and these streams have no frame that says so.
-    yield PING + b"".join(frames.echo(index, text) for index, text in enumerate(prepared.echoes) if text)
+    yield PING
     async for event in reply.events():
         yield frames.event(event)
-    is_asked = prepared.request.includes_usage
     yield (frames.usage(usage_of(reply.prepared, reply.turn)) if is_asked else b"") + DONE

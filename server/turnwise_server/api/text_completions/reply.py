@@ -99,38 +99,38 @@ class WholeText:
 class TextFrames:
     """Writes the frames of a streamed reply. What does not change is encoded once."""
 
-    def __init__(self, identity: ReplyIdentity, *, includes_usage: bool) -> None:
+    def __init__(self, identity: ReplyIdentity, *, echoes: Sequence[str], includes_usage: bool) -> None:
+        """Begin the text of every choice with its `echoes`."""
+        # A prompt is given back with the first event of its choice: not if it is refused.
+        self._echoes = {index: echo for index, echo in enumerate(echoes) if echo}
         whole = encode_json(_completion(identity, [], None).model_dump())
         head, _, tail = whole.partition(b'[],"usage":null')
         self._head = b"data: " + head + b"["
         self._null_usage = b'],"usage":null' if includes_usage else b"]"
         self._tail = tail + b"\n\n"
 
-    def echo(self, index: int, text: str) -> bytes:
-        """Return the frame that gives a prompt back."""
-        return self._frame(index, text)
-
     def event(self, event: ReplyEvent) -> bytes:
-        """Return the frame of one event."""
+        """Return the frame of one event, behind that of the prompt if it is the choice's first."""
+        echo = self._echoes.pop(event.index, "")
         if isinstance(event, Refused):
             return self._refused(event)
+        before = self._frame(event.index, echo) if echo else b""
         if isinstance(event, TextDelta):
             logprobs = text_logprobs(event.logprobs).model_dump() if event.logprobs else None
-            return self._frame(event.index, event.text, logprobs)
+            return before + self._frame(event.index, event.text, logprobs)
         reason = _finish_reason(event) if isinstance(event, ChoiceFinished) else None
-        return self._frame(event.index, finish_reason=reason)
+        return before + self._frame(event.index, finish_reason=reason)
 
     def usage(self, usage: Usage) -> bytes:
         """Return the last frame of a reply whose client asked for usage."""
         return self._head + b'],"usage":' + encode_json(usage.model_dump()) + self._tail
 
     def _refused(self, event: Refused) -> bytes:
-        """Return the one frame of a refusal. These streams have no field for words that take others back."""
+        """Return the one frame of a refusal, whose text stands for what it takes back."""
         signals: dict[str, object] = {"x_refusal": event.signal}
         if event.retracts:
             signals["x_moderation"] = {"retract": True}
-        text = "" if event.retracts else event.text
-        return self._frame(event.index, text, finish_reason=event.finish_reason, extensions=signals)
+        return self._frame(event.index, event.text, finish_reason=event.finish_reason, extensions=signals)
 
     def _frame(
         self,

@@ -30,7 +30,7 @@ def declined_turns(messages: Sequence[ClientMessage], stop_texts: Container[str]
         if message.role in ("user", "tool"):
             answered.append(index)
         elif message.role == "assistant" and not message.tool_calls:
-            if content_of(message).strip() in stop_texts:
+            if _answer(message) in stop_texts:
                 declined |= {index, *answered}
             answered = []
     return frozenset(declined)
@@ -43,7 +43,12 @@ def withhold(messages: Sequence[ClientMessage], declined: Container[int]) -> tup
     )
 
 
+def _answer(message: ClientMessage) -> str:
+    """Return what the assistant said in the end: a stream that takes words back may leave them in the content."""
+    return (message.refusal or content_of(message)).strip()
+
+
 def _withheld(message: ClientMessage) -> ClientMessage:
     """Return what stands for a declined message. Its other fields go: they are not judged, and may say anything."""
-    content = content_of(message).strip() if message.role == "assistant" else WITHHELD
+    content = _answer(message) if message.role == "assistant" else WITHHELD
     return ClientMessage(message.role, content, tool_call_id=message.tool_call_id)
