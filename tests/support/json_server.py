@@ -56,6 +56,8 @@ def json_server(answer: Answer, *, statuses: Sequence[int] = ()) -> Iterator[Jso
         server = JsonServer(f"http://127.0.0.1:{http.server_address[1]}")
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield server
-        http.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            http.shutdown()
+            thread.join()

@@ -14,7 +14,13 @@ from turnwise_training.config import ConstitutionConfig
 from turnwise_training.constitution.harmless import advice, answered_questions, temptations
 from turnwise_training.constitution.lessons import Lesson, distinct
 from turnwise_training.constitution.phrasing import BROKEN, COMPLYING
-from turnwise_training.constitution.requests import Request, category_of, harmful_requests, harmless_requests
+from turnwise_training.constitution.requests import (
+    Request,
+    advice_requests,
+    category_of,
+    harmful_requests,
+    harmless_requests,
+)
 from turnwise_training.constitution.rules import Rules
 from turnwise_training.data import Completion, Conversation, Ranking, read_rows
 from turnwise_training.errors import ConfigurationError
@@ -33,8 +39,8 @@ def category(policy: Policy, name: str) -> PolicyCategory:
     return next(each for each in policy.categories if each.id == name)
 
 
-def lessons(policy: Policy, *requests: Request, harmless: tuple[Request, ...] = ()) -> list[Lesson]:
-    return distinct(Rules(policy, replies_each=5, seed=1).lessons(requests, harmless))
+def lessons(policy: Policy, *requests: Request) -> list[Lesson]:
+    return distinct(Rules(policy, replies_each=5, seed=1).lessons(requests))
 
 
 def asked_for(policy: Policy, name: str) -> list[Lesson]:
@@ -89,7 +95,7 @@ def test_a_rude_refusal_is_worse_than_a_kind_one(policy: Policy) -> None:
 
 
 def test_refusing_a_harmless_question_is_worse_than_its_answer(policy: Policy) -> None:
-    taught = [each for each in lessons(policy, harmless=(HARMLESS,)) if each.source == "made up"]
+    taught = [each for each in lessons(policy, HARMLESS) if each.source == "made up"]
     assert list(replies(taught)) == ["With a fork."]
     ((better, worse),) = pairs(taught, "do-not-over-refuse")
     assert (better.content, better.rank, worse.rank) == ("With a fork.", 1, 2)
@@ -98,11 +104,12 @@ def test_refusing_a_harmless_question_is_worse_than_its_answer(policy: Policy) -
 
 def test_a_prompt_without_an_answer_teaches_nothing_by_itself(policy: Policy) -> None:
     without = Request("How do I beat eggs?", "made up", "MIT")
-    assert not [each for each in lessons(policy, harmless=(without,)) if each.source == "made up"]
+    assert not [each for each in lessons(policy, without) if each.source == "made up"]
 
 
 def test_advice_begins_with_the_categorys_caution(policy: Policy) -> None:
-    taught = [each for each in lessons(policy) if each.category == "advice_legal"]
+    requests = advice_requests(policy)
+    taught = [each for each in lessons(policy, *requests) if each.category == "advice_legal"]
     caution = category(policy, "advice_legal").caution["en"]
     assert len(list(advice("advice_legal"))) == len(list(replies(taught)))
     assert all(reply.startswith(caution) and len(reply) > len(caution) + 20 for reply in replies(taught))
@@ -129,7 +136,7 @@ def test_a_policy_of_other_rules_teaches_those_alone(tmp_path: Path) -> None:
     assert not asked_for(other, "illicit")
     taught = asked_for(other, "hate")
     assert all("Not that." in reply or "Ask me about history." in reply for reply in replies(taught))
-    assert [each.principle for each in lessons(other, harmless=(HARMLESS,)) if each.category is None] == []
+    assert [each.principle for each in lessons(other, HARMLESS) if each.category is None] == []
     assert {each.principle for each in taught} == {None}
 
 

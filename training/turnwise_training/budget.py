@@ -77,7 +77,10 @@ def _inputs(config: StageConfig) -> list[Path]:
         case PretrainConfig():
             folders, sources = [config.tokenizer], [name for mix in config.mixes.values() for name in mix]
         case ConstitutionConfig():
-            folders, sources = [config.policy_file, *config.held_out], [*config.harmful, *config.harmless]
+            models = [config.feedback.assistant, config.feedback.judge] if config.feedback else []
+            local = [Path(each) for each in models if each and "://" not in each]
+            folders = [config.policy_file, *config.held_out, *local]
+            sources = [*config.harmful, *config.harmless]
         case SFTConfig():
             folders, sources = [config.model, config.reward_model], config.rows
         case RewardConfig():

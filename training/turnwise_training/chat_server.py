@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import httpx2
@@ -26,15 +27,20 @@ class ChatServer:
 
         `bodies` lack the model alone. Raises RewardError where the server lists no model or answers no completion.
         """
+        model = self.model_name
         with self._client() as client, ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
-            model = self._model_name(client)
             return list(pool.map(lambda body: self._choice(client, {"model": model, **body}), bodies))
 
-    @property
+    @cached_property
     def model_name(self) -> str:
         """The first model that the server lists; raises RewardError where there is none."""
+        url = f"{self.url}/models"
         with self._client() as client:
-            return self._model_name(client)
+            answer = ask(client, "GET", url, first_pause_s=self._first_pause_s)
+        match answer:
+            case {"data": [{"id": str(name)}, *_]}:
+                return name
+        raise RewardError(f"{url} lists no model: {answer!r:.200}")
 
     def _client(self) -> httpx2.Client:
         key = os.environ.get("OPENAI_API_KEY")
@@ -47,11 +53,3 @@ class ChatServer:
             case {"choices": [{"message": {"content": str()}} as choice, *_]}:
                 return dict(choice)
         raise RewardError(f"{url} answered no chat completion: {answer!r:.200}")
-
-    def _model_name(self, client: httpx2.Client) -> str:
-        url = f"{self.url}/models"
-        answer = ask(client, "GET", url, first_pause_s=self._first_pause_s)
-        match answer:
-            case {"data": [{"id": str(name)}, *_]}:
-                return name
-        raise RewardError(f"{url} lists no model: {answer!r:.200}")

@@ -38,7 +38,7 @@ class PolicyPrinciple:
     revision: str | None
     weight: float
     categories: tuple[str, ...]
-    """The categories whose requests it is trained on; none means requests of every kind."""
+    """The categories whose requests it is trained on; none means harmless requests."""
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,17 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from turnwise_training.config import ConstitutionConfig
+from turnwise_training.constitution.feedback import tasks
 from turnwise_training.constitution.lessons import Lesson, distinct
-from turnwise_training.constitution.requests import Request, harmful_requests, harmless_requests
+from turnwise_training.constitution.record import judged
+from turnwise_training.constitution.requests import Request, all_requests
 from turnwise_training.constitution.rules import Rules
 from turnwise_training.data import Ranking
-from turnwise_training.policy import read_policy
+from turnwise_training.policy import Policy, read_policy
 from turnwise_training.recipe import as_json
 from turnwise_training.run import file_sha256, refuse_finished, write_durably
 
@@ -20,36 +22,48 @@ MANIFEST = "manifest.json"
 
 
 def describe(config: ConstitutionConfig) -> dict[str, object]:
-    """Return what a dry run prints: the policy, its sources and the rows that need no model."""
+    """Return what a dry run prints: the policy, its sources, the rows that need no model and what one is asked."""
     policy = read_policy(config.policy_file)
-    harmful, harmless = harmful_requests(config, policy), harmless_requests(config)
-    rules = Rules(policy, replies_each=config.replies_each, seed=config.seed)
-    facts: dict[str, object] = {
-        "policy": policy.record,
-        "sources": _sources([*harmful, *harmless]),
-        "rows": census(distinct(rules.lessons(harmful, harmless))),
-    }
+    requests = all_requests(config, policy)
+    facts = _facts(policy, requests, _lessons(config, policy, requests))
+    if config.feedback is not None:
+        asked = tasks(policy, requests, most=config.feedback.requests, seed=config.seed)
+        facts["feedback"] = {principle: len(chosen) for principle, chosen in asked.items()}
     return facts
 
 
 def run_constitution(config: ConstitutionConfig, *, force: bool) -> None:
-    """Write the rows and, when all are there, the manifest; raises RunError where one is there, unless `force`."""
+    """Write the rows and, when all are there, the manifest; a run that was cut goes on where it was.
+
+    Raises RunError where a manifest is there already, unless `force`.
+    """
     refuse_finished(config.output / MANIFEST, force=force)
     policy = read_policy(config.policy_file)
-    harmful, harmless = harmful_requests(config, policy), harmless_requests(config)
-    rules = Rules(policy, replies_each=config.replies_each, seed=config.seed)
-    lessons = distinct(rules.lessons(harmful, harmless))
+    requests = all_requests(config, policy)
+    lessons = _lessons(config, policy, requests)
     config.output.mkdir(parents=True, exist_ok=True)
     (config.output / MANIFEST).unlink(missing_ok=True)
+    asked: dict[str, object] = {}
+    if config.feedback is not None:
+        models = judged(config.feedback, policy, requests, config.output, seed=config.seed)
+        lessons, asked = distinct([*lessons, *models.lessons]), {"feedback": models.facts}
     manifest = {
         "format": FORMAT,
-        "policy": policy.record,
-        "rows": census(lessons),
-        "sources": _sources([*harmful, *harmless]),
+        **_facts(policy, requests, lessons),
+        **asked,
         "sha256": _write(config.output, lessons),
         "config": as_json(config),
     }
     write_durably(config.output / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def _lessons(config: ConstitutionConfig, policy: Policy, requests: Sequence[Request]) -> list[Lesson]:
+    rules = Rules(policy, replies_each=config.replies_each, seed=config.seed)
+    return distinct(rules.lessons(requests))
+
+
+def _facts(policy: Policy, requests: Sequence[Request], lessons: Sequence[Lesson]) -> dict[str, object]:
+    return {"policy": policy.record, "sources": _sources(requests), "rows": census(lessons)}
 
 
 def census(lessons: Iterable[Lesson]) -> dict[str, dict[str, dict[str, int]]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from turnwise_training.config import ConstitutionConfig
-from turnwise_training.constitution.harmless import LICENCE, SOURCE, answered_questions
+from turnwise_training.constitution.harmless import LICENCE, SOURCE, advice, answered_questions
 from turnwise_training.data import Prompt, only, read_rows, source_path
 from turnwise_training.policy import Policy, PolicyCategory
 from turnwise_training.safety.contrasts import written_rows
@@ -27,7 +27,7 @@ class Request:
     category: PolicyCategory | None = None
     """None for a harmless request."""
     answer: str = ""
-    """What a harmless one is truthfully answered; empty where nobody wrote it."""
+    """What it is truthfully answered; empty where nobody wrote it, and where it is not answered."""
 
 
 def harmful_requests(config: ConstitutionConfig, policy: Policy) -> list[Request]:
@@ -50,6 +50,21 @@ def harmless_requests(config: ConstitutionConfig) -> list[Request]:
     written = [Request(asked, SOURCE, LICENCE, answer=answer) for asked, answer in answered_questions()]
     rows = _from_files(config, config.harmless, unsafe=False)
     return apart([*written, *(Request(row.text, row.source, row.licence) for row in rows)], config.held_out)
+
+
+def advice_requests(policy: Policy) -> list[Request]:
+    """Return the written questions of the categories that are answered with a caution, with answers."""
+    return [
+        Request(asked, SOURCE, LICENCE, category, answer)
+        for category in policy.categories
+        if category.input_action == "caution"
+        for asked, answer in advice(category.id)
+    ]
+
+
+def all_requests(config: ConstitutionConfig, policy: Policy) -> list[Request]:
+    """Return the harmful requests, the harmless ones, and those that ask for advice."""
+    return [*harmful_requests(config, policy), *harmless_requests(config), *advice_requests(policy)]
 
 
 def category_of(row: SafetyRow, policy: Policy) -> PolicyCategory | None:

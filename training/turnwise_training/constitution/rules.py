@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from turnwise_training.constitution.harmless import SOURCE, advice, temptations
+from turnwise_training.constitution.harmless import SOURCE, temptations
 from turnwise_training.constitution.lessons import Kind, Lesson, demonstration, preference
 from turnwise_training.constitution.phrasing import BROKEN, COMPLYING, cautioned, refusal, safe_completion
 from turnwise_training.constitution.requests import Request
@@ -38,38 +38,35 @@ class Rules:
         self._draw = random.Random(seed)
         self._principles = {principle.id: principle for principle in policy.principles}
 
-    def lessons(self, harmful: Iterable[Request], harmless: Iterable[Request]) -> Iterator[Lesson]:
-        """Yield all rows: of harmful requests, of harmless ones with an answer, of advice and of honesty."""
-        for request in harmful:
-            yield from self._harmful(request)
-        if OVER_REFUSAL in self._principles:
-            for request in harmless:
-                if request.answer:
-                    yield from self._harmless(request)
-        for category in self._policy.categories:
-            if category.input_action == "caution":
-                yield from self._advice(category)
+    def lessons(self, requests: Iterable[Request]) -> Iterator[Lesson]:
+        """Yield the rows of every request that has a reply by the policy, and those of honesty."""
+        for request in requests:
+            if request.category is None:
+                yield from self._harmless(request)
+            elif request.category.input_action == "caution":
+                yield from self._advice(request, request.category)
+            elif request.category.input_action in _ANSWERS:
+                yield from self._harmful(request, request.category)
         yield from self._honesty()
 
-    def _harmful(self, request: Request) -> Iterator[Lesson]:
-        category, asked = request.category, request.text
-        assert category is not None, "a harmful request has a category"
-        if category.input_action not in _ANSWERS:  # what is not refused is no lesson in refusing
-            return
+    def _harmful(self, request: Request, category: PolicyCategory) -> Iterator[Lesson]:
         kind, say, breach = _ANSWERS[category.input_action]
         principle = self._principle_of(category)
         for _ in range(self._replies_each):
-            row = demonstration(asked, say(category, self._policy, self._draw))
+            row = demonstration(request.text, say(category, self._policy, self._draw))
             yield Lesson(row, kind, request.source, category.id, principle)
         broken = [(principle, COMPLYING)]
         if self._speaks_of(breach, category):
             broken.append((breach, BROKEN[breach]))
         for broken_one, replies in broken:
-            pair = self._pair(asked, say(category, self._policy, self._draw), self._draw.choice(replies))
+            chosen, rejected = say(category, self._policy, self._draw), self._draw.choice(replies)
+            pair = self._pair(request.text, chosen, rejected)
             yield Lesson(pair, kind, request.source, category.id, broken_one)
 
     def _harmless(self, request: Request) -> Iterator[Lesson]:
         asked, answer, source = request.text, request.answer, request.source
+        if not answer or OVER_REFUSAL not in self._principles:
+            return
         yield Lesson(demonstration(asked, answer), "answer", source, principle=OVER_REFUSAL)
         refused = [each for each in self._policy.categories if each.input_action == "refuse"]
         rejected = self._draw.choice(BROKEN[OVER_REFUSAL])
@@ -77,13 +74,15 @@ class Rules:
             rejected = refusal(self._draw.choice(refused), self._policy, self._draw)
         yield Lesson(self._pair(asked, answer, rejected), "answer", source, principle=OVER_REFUSAL)
 
-    def _advice(self, category: PolicyCategory) -> Iterator[Lesson]:
-        for asked, answer in advice(category.id):
-            reply, principle = cautioned(category, self._policy, answer), self._principle_of(category)
-            yield Lesson(demonstration(asked, reply), "caution", SOURCE, category.id, principle)
-            if self._speaks_of(ADVICE, category):
-                pair = self._pair(asked, reply, self._draw.choice(BROKEN[ADVICE]))
-                yield Lesson(pair, "caution", SOURCE, category.id, ADVICE)
+    def _advice(self, request: Request, category: PolicyCategory) -> Iterator[Lesson]:
+        if not request.answer:
+            return
+        asked, source, principle = request.text, request.source, self._principle_of(category)
+        reply = cautioned(category, self._policy, request.answer)
+        yield Lesson(demonstration(asked, reply), "caution", source, category.id, principle)
+        if self._speaks_of(ADVICE, category):
+            pair = self._pair(asked, reply, self._draw.choice(BROKEN[ADVICE]))
+            yield Lesson(pair, "caution", source, category.id, ADVICE)
 
     def _honesty(self) -> Iterator[Lesson]:
         for each in temptations():

@@ -33,7 +33,7 @@ class Principle(Part):
     weight: float = Field(default=1.0, gt=0, le=100)
     """Its share where several principles score a reply."""
     categories: tuple[Id, ...] = ()
-    """The categories whose requests the principle is trained on; none means requests of every kind."""
+    """The categories whose requests the principle is trained on; none means harmless requests."""
 
 
 class InputRule(Part):
