@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -17,6 +17,7 @@ from turnwise_server.api.reply import Reply
 from turnwise_server.api.services import Services, services_of
 from turnwise_server.api.telemetry.request_log import RequestRecord, record_of
 from turnwise_server.api.validation import RequestModel, unknown_fields
+from turnwise_server.chat.refusal.policy_types import Stage
 from turnwise_server.chat.turn import PreparedTurn, TurnRequest
 from turnwise_server.errors import EngineError, RequestError
 from turnwise_server.moderation.layer import RefusalLayer
@@ -90,8 +91,10 @@ class Admission:
         """
         return model.chat.prepare(turn if self.layer is None else shown_to_model(self.layer, turn))
 
-    async def start(self, model: ServedModel, prepared: PreparedTurn) -> Reply:
-        """Queue a prepared reply in the engine.
+    async def start(
+        self, model: ServedModel, prepared: PreparedTurn, *, blocks: Container[Stage] = ()
+    ) -> Reply:
+        """Queue a prepared reply in the engine; `blocks` are the stages at which all that is flagged is refused.
 
         Raises:
             ApiError: the server shuts down.
@@ -117,6 +120,7 @@ class Admission:
             key=self.record.key,
             headers=self.request.headers,
             user=self._user(),
+            blocks=blocks,
         )
         return Reply(self.services, self.record, model, prepared, guarded.turn, guarded)
 

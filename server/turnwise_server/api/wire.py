@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from turnwise_server.api.moderations.wire import ReplyModeration
+
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -120,6 +122,7 @@ class ChatCompletion(BaseModel):
     usage: Usage
     service_tier: Literal["default"] = "default"
     system_fingerprint: str
+    moderation: ReplyModeration | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class ChatCompletionDeleted(BaseModel):
@@ -182,6 +185,7 @@ class ChatCompletionChunk(BaseModel):
     service_tier: Literal["default"] = "default"
     system_fingerprint: str
     choices: list[ChunkChoice]
+    moderation: ReplyModeration | None = Field(default=None, exclude_if=lambda value: value is None)
     usage: Usage | None = None
 
 
@@ -242,8 +246,8 @@ class Health(BaseModel):
 
     status: Literal["ok", "degraded"] = "ok"
     faults: list[Fault] = Field(default_factory=list)
-    """What is not as it should be: the policy's file is wrong, so an older one is in force; nothing is checked; decisions
-    cannot be recorded."""
+    """What is not as it should be: the policy's file is wrong, so an older one is in force; nothing is checked;
+    decisions cannot be recorded."""
 
 
 class Readiness(BaseModel):

@@ -17,7 +17,7 @@ from turnwise_server.chat.refusal.normalise import forms
 from turnwise_server.chat.refusal.policy import Policy
 from turnwise_server.chat.refusal.policy_categories import Category
 from turnwise_server.chat.refusal.policy_file import LoadedPolicy
-from turnwise_server.chat.refusal.policy_texts import LEAK_TEXT, stop_texts
+from turnwise_server.chat.refusal.policy_texts import FLAGGED_TEXT, LEAK_TEXT, stop_texts
 from turnwise_server.chat.refusal.policy_types import Stage
 from turnwise_server.chat.refusal.texts import InputText
 from turnwise_server.chat.refusal.verdict import Place
@@ -54,10 +54,8 @@ class RefusalLayer:
             "output": Panel(loaded.policy, "output", detectors),
         }
         self._categories = {category.id: category for category in loaded.policy.categories}
-        self._stop_texts = frozenset(
-            text.strip()
-            for text in (LEAK_TEXT, *(text for each in loaded.policy.categories for text in stop_texts(each)))
-        )
+        own_texts = (text for each in loaded.policy.categories for text in stop_texts(each))
+        self._stop_texts = frozenset(text.strip() for text in (LEAK_TEXT, FLAGGED_TEXT, *own_texts))
         self.canary = new_canary() if loaded.policy.leak.canary else ""
         """A word that no reply may hold, for system texts; "" if the policy wants none."""
         self._known: VerdictCache[Reading] = VerdictCache(REMEMBERED_TEXTS)

@@ -32,6 +32,8 @@ class RequestGuard:
     """Whether the key vouches for its system messages."""
     exempt: Container[str] = ()
     """Categories that the request overrides."""
+    blocks: Container[Stage] = ()
+    """Stages at which the client wants all stopped that OpenAI has a name for; then the request overrides nothing."""
     asked: dict[Stage, list[Asked]] = field(default_factory=lambda: {"input": [], "output": []})
     """What was asked of detectors at each stage, in the order of their answers."""
     output_readings: dict[int, Reading] = field(default_factory=dict)
@@ -57,7 +59,7 @@ class RequestGuard:
         reading = await self.layer.read_input(texts, self.asked["input"].append)
         self.input_readings.append(reading)
         self._input_ms.append((time.perf_counter() - began) * 1000)
-        return decide(self.layer.policy, "input", reading, exempt=self.exempt)
+        return self._decide("input", reading)
 
     async def judge_output(self, index: int, window: str, offset: int) -> Verdict:
         """Return the verdict on the window of choice `index` that ends at `offset`.
@@ -74,7 +76,12 @@ class RequestGuard:
         )
         reading = reading.at("", index)
         self.output_readings[index] = merge((self.output_readings.get(index, Reading()), reading))
-        return decide(self.layer.policy, "output", reading, exempt=self.exempt)
+        return self._decide("output", reading)
+
+    def _decide(self, stage: Stage, reading: Reading) -> Verdict:
+        blocks = stage in self.blocks
+        exempt = () if blocks else self.exempt
+        return decide(self.layer.policy, stage, reading, exempt=exempt, blocks_flagged=blocks)
 
     @property
     def readings(self) -> tuple[Reading, ...]:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from turnwise_server.api.admission import Admission, reply_headers
+from turnwise_server.api.chat_completions.moderation import check_moderation, moderation_of
 from turnwise_server.api.chat_completions.reply import ChunkWriter, ReplyIdentity, WholeReply, usage_of
 from turnwise_server.api.chat_completions.request import (
     ChatCompletionRequest,
@@ -20,6 +21,7 @@ from turnwise_server.api.chat_completions.request import (
 from turnwise_server.api.chat_completions.stored import keep_completion
 from turnwise_server.api.errors import ErrorReply
 from turnwise_server.api.models.served import ServedModel
+from turnwise_server.api.moderations.wire import ReplyModeration
 from turnwise_server.api.openapi import describe_errors, describe_json_body, describe_stream
 from turnwise_server.api.reply import Reply, StreamedReply
 from turnwise_server.api.services import new_id
@@ -46,7 +48,9 @@ async def create_chat_completion(request: Request) -> Response:
     if chat.store:
         storage = admission.services.storage
         await storage.run(storage.completions.check)
-    reply = await admission.start(model, prepared)
+    reply = await admission.start(
+        model, prepared, blocks=chat.moderation.blocks if chat.moderation else frozenset()
+    )
     headers = reply_headers(prepared, ignored)
     if chat.stream:
         return StreamedReply(reply, _frames(reply, chat), failure_frame, headers)
@@ -57,6 +61,7 @@ def _prepare(admission: Admission) -> tuple[ChatCompletionRequest, ServedModel, 
     """Do all that can be done, and refuse all that can be refused, without the engine."""
     settings = admission.services.settings
     chat = parse_chat_request(admission.body, max_messages=settings.max_messages)
+    check_moderation(chat.moderation, admission.layer)
     model = admission.hold_model(chat.model, streams=bool(chat.stream))
     turn = turn_request(
         chat,
@@ -77,7 +82,7 @@ async def _body(reply: Reply, chat: ChatCompletionRequest) -> bytes:
 
 async def _finish(reply: Reply, chat: ChatCompletionRequest, whole: WholeReply) -> bytes:
     """Return the JSON of a reply that has ended, stored if its client asked for that."""
-    body = whole.body(usage_of(reply.prepared, reply.turn))
+    body = whole.body(usage_of(reply.prepared, reply.turn), _moderation(reply, chat))
     if chat.store:
         await keep_completion(reply, chat, body)
     return body
@@ -93,8 +98,18 @@ async def _frames(reply: Reply, chat: ChatCompletionRequest) -> AsyncIterator[by
         yield writer.event(event)
     if chat.store:
         await _finish(reply, chat, whole)
+    moderation = _moderation(reply, chat)
+    scores = writer.moderation(moderation) if moderation else b""
     usage = writer.usage(usage_of(reply.prepared, reply.turn)) if chat.includes_usage else b""
-    yield usage + DONE
+    yield scores + usage + DONE
+
+
+def _moderation(reply: Reply, chat: ChatCompletionRequest) -> ReplyModeration | None:
+    """Return what the detectors said, if the client asked for it."""
+    if chat.moderation is None:
+        return None
+    assert reply.guarded is not None, "moderation was promised where nothing is judged"
+    return moderation_of(reply.guarded, n=reply.prepared.choices)
 
 
 def failure_frame(error: ErrorReply) -> bytes:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from turnwise_server.api.moderations.wire import ReplyModeration
 from turnwise_server.api.refusal.guarding import ReplyEvent
 from turnwise_server.api.refusal.refused import Refused
 from turnwise_server.api.wire import (
@@ -93,7 +94,7 @@ class WholeReply:
         else:
             parts.calls[event.call].function.arguments += event.arguments
 
-    def body(self, usage: Usage) -> bytes:
+    def body(self, usage: Usage, moderation: ReplyModeration | None = None) -> bytes:
         """Return the JSON of the reply."""
         identity = self._identity
         completion = ChatCompletion(
@@ -103,6 +104,7 @@ class WholeReply:
             choices=[self._choice(index, parts) for index, parts in enumerate(self._choices)],
             usage=usage,
             system_fingerprint=identity.system_fingerprint,
+            moderation=moderation,
         )
         return encode_json(completion.model_dump())
 
@@ -154,6 +156,11 @@ class ChunkWriter:
         if isinstance(event, ChoiceFinished):
             return self._frame(event.index, '"delta":{}', f'"{event.finish_reason}"')
         return self._frame(event.index, f'"delta":{_delta(event)}{_logprobs(event.logprobs)}', "null")
+
+    def moderation(self, moderation: ReplyModeration) -> bytes:
+        """Return the frame that says what was found in the request and the reply; it comes before the usage."""
+        scores = encode_json(moderation.model_dump()).decode()
+        return f'{self._head}],"moderation":{scores}{self._tail[1:]}'.encode()
 
     def usage(self, usage: Usage) -> bytes:
         """Return the last frame of a reply whose client asked for usage."""

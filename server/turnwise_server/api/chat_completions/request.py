@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, Tag
 
+from turnwise_server.api.chat_completions.moderation import RequestedModeration
 from turnwise_server.api.chat_completions.response_format import ResponseFormat, check_stop, format_grammar
 from turnwise_server.api.chat_completions.tools import (
     CallId,
@@ -84,6 +85,7 @@ class ChatCompletionRequest(SamplingRequest):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
 
+    moderation: RequestedModeration | None = None
     response_format: ResponseFormat | None = None
     modalities: Annotated[list[str], AfterValidator(_text_only)] | None = None
     tools: Tools | None = None
@@ -92,7 +94,6 @@ class ChatCompletionRequest(SamplingRequest):
     function_call: Unsupported = None
     audio: Unsupported = None
     web_search_options: Unsupported = None
-    moderation: Unsupported = None
     chat_template: Unsupported = None
 
     safety_identifier: Label | None = None

@@ -21,6 +21,7 @@ from turnwise_server.api.supervision import Interrupted, Interruption, disconnec
 from turnwise_server.api.validation import validate
 from turnwise_server.chat.refusal.verdict import ModerationUnavailableError
 from turnwise_server.moderation.layer import RefusalLayer
+from turnwise_server.moderation.panel import Asked
 from turnwise_server.moderation.readings import Reading
 
 router = APIRouter()
@@ -62,9 +63,10 @@ async def _read(admission: Admission, layer: RefusalLayer, texts: Sequence[str])
         ClientDisconnect: the client went away.
     """
     services, timeout_s = admission.services, admission.services.settings.request_timeout_s
+    asked: list[Asked] = []
     try:
         return await supervise(
-            layer.read(texts, "input", lambda _: None),
+            layer.read(texts, "input", asked.append),
             until={
                 Interruption.CLIENT_GONE: disconnected(admission.request.receive),
                 Interruption.SHUTDOWN: services.lifecycle.aborted.wait(),
@@ -76,3 +78,5 @@ async def _read(admission: Admission, layer: RefusalLayer, texts: Sequence[str])
             raise ClientDisconnect from interrupted
         is_late = interrupted.reason is Interruption.DEADLINE
         raise ApiError(deadline_passed(timeout_s) if is_late else shutting_down()) from interrupted
+    finally:
+        services.metrics.detectors_asked(asked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,6 +15,7 @@ from turnwise_server.chat.refusal.guarded_turn import Guard, GuardedTurn
 from turnwise_server.chat.refusal.hold_back import HoldBackRule
 from turnwise_server.chat.refusal.leak import plant
 from turnwise_server.chat.refusal.policy_stages import Override
+from turnwise_server.chat.refusal.policy_types import Stage
 from turnwise_server.chat.turn import PreparedTurn, TextDelta, Turn, TurnEvent, TurnRequest
 from turnwise_server.moderation.audit.record import OverrideUse
 from turnwise_server.moderation.layer import RefusalLayer
@@ -90,6 +91,7 @@ def guard_reply(
     key: KeyRecord | None,
     headers: Mapping[str, str],
     user: str,
+    blocks: Container[Stage],
 ) -> GuardedReply:
     """Return the reply `turn` behind the layer; the check of what the client sent begins at once."""
     policy = layer.policy
@@ -100,6 +102,7 @@ def guard_reply(
         prepared.tools,
         is_trusted=key is not None and TRUSTED in key.scopes,
         exempt=layer.overridable if override else (),
+        blocks=blocks,
     )
     output = policy.output
     rule = HoldBackRule(output.mode, output.stride_chars, output.hold_chars, output.context_chars)

@@ -14,6 +14,9 @@ LEAK_TEXT: Final = (
     "I can't share the instructions that I was given. Is there something else that I can help with?"
 )
 
+FLAGGED_TEXT: Final = "I can't help with that. Is there something else that I can help with?"
+"""What is said where a request wants refused what the policy has no words for, because it lets it pass."""
+
 MAX_RANGES: Final = 20
 """Languages of a header that are looked at; a browser names fewer than ten."""
 
@@ -22,15 +25,14 @@ def stop_text(category: Category, accept_language: str, default: str) -> str:
     """Return what is said where a category is refused, completed safely or cut: help before refusal.
 
     Args:
-        category: one whose action says something; `policy_checks` holds it to having a text.
+        category: one with a text of its own, to which `policy_checks` holds those whose action says it, or without.
         accept_language: the header, or "".
         default: the policy's default language, which every text exists in.
     """
     wanted = _ranges(accept_language)
     completion = category.safe_completion
     if completion is None:
-        assert category.refusal is not None, f"{category.id} has nothing to say"
-        return _in_language(category.refusal.text, wanted, default)
+        return _in_language(category.refusal.text, wanted, default) if category.refusal else FLAGGED_TEXT
     countries = [tag.rsplit("-", 1)[-1].upper() for tag in wanted if "-" in tag]
     country = next((each for each in countries if each in completion.resources), "default")
     resources = _in_language(completion.resources[country], wanted, default)
