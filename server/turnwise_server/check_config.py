@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -36,6 +37,24 @@ def check_stores(settings: Settings) -> None:
 
     make_limiter(settings)
     open_database(settings.database_url.get_secret_value() if settings.database_url else None)
+
+
+def check_policy(settings: Settings) -> None:
+    """Check the policy, and load its detectors, but for the weights of language models. Asks no other server.
+
+    Raises:
+        ConfigurationError: the policy is wrong, or a detector cannot be used.
+    """
+    from turnwise_server.chat.refusal.policy_file import DEFAULT_POLICY, load_policy
+    from turnwise_server.moderation.guard_files import verify_guard
+    from turnwise_server.moderation.make_detector import make_detector
+
+    policy = load_policy(settings.policy or DEFAULT_POLICY).policy
+    for rule in () if settings.unsafe_no_classifier else policy.detectors:
+        if rule.kind == "hf_causal_guard":
+            verify_guard(Path(rule.path or "").expanduser(), sha256=rule.sha256)
+        else:
+            asyncio.run(make_detector(rule).close())
 
 
 def check_traces(settings: Settings) -> None:

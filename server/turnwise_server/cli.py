@@ -93,13 +93,20 @@ def report(configuration: Configuration, *, is_check: bool, is_print: bool) -> N
     Raises:
         ConfigurationError: a server would not start like this.
     """
-    from turnwise_server.check_config import check_access, check_models, check_stores, check_traces
+    from turnwise_server.check_config import (
+        check_access,
+        check_models,
+        check_policy,
+        check_stores,
+        check_traces,
+    )
     from turnwise_server.config_print import as_toml
 
     if is_check:
         check_access(configuration.settings)
         check_stores(configuration.settings)
         check_traces(configuration.settings)
+        check_policy(configuration.settings)
         for model in check_models(configuration.settings):
             typer.echo(
                 f"not checked: {model!r} is no directory here; it may be on the Hugging Face hub", err=True

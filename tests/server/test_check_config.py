@@ -8,10 +8,11 @@ import pytest
 from pydantic import SecretStr
 
 from support.fake_model import write_fake_model
+from support.policies import policy_file
 from support.tiny_checkpoints import write_tiny_checkpoint
-from turnwise_server.check_config import check_access, check_models, check_stores, check_traces
+from turnwise_server.check_config import check_access, check_models, check_policy, check_stores, check_traces
 from turnwise_server.config import Settings
-from turnwise_server.errors import ConfigurationError
+from turnwise_server.errors import ConfigurationError, PolicyError
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -54,6 +55,24 @@ def test_traces_that_cannot_be_sent_are_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     with pytest.raises(ConfigurationError, match="http/protobuf"):
         check_traces(settings)
+
+
+def test_a_policy_that_is_wrong_is_refused_with_its_line(tmp_path: Path) -> None:
+    file = policy_file(tmp_path, {"version": 7})
+    with pytest.raises(PolicyError, match=r"policy\.yaml:\d+"):
+        check_policy(Settings(policy=file))
+
+
+def test_a_detector_that_is_not_there_is_refused_unless_nothing_is_to_be_checked(tmp_path: Path) -> None:
+    rule = {"id": "mine", "kind": "hf_sequence_classification", "path": str(tmp_path / "none")}
+    file = policy_file(tmp_path, {"detectors": [rule]})
+    with pytest.raises(ConfigurationError, match="mine"):
+        check_policy(Settings(policy=file))
+    check_policy(Settings(policy=file, unsafe_no_classifier=True))
+
+
+def test_the_shipped_policy_passes() -> None:
+    check_policy(Settings())
 
 
 @pytest.mark.parametrize("engine", ["torch", "fake"])
