@@ -19,19 +19,28 @@ if TYPE_CHECKING:
 _SPREAD: Final = 1.25
 """Texts share a forward pass if the longest has at most this many times the tokens of the shortest, and a few more."""
 _FEW_TOKENS: Final = 8
+_TOKEN_STEP: Final = 8
+"""Passes are padded to a multiple of it: each length that is new costs milliseconds, in which kernels are compiled."""
 _PASS_TOKENS: Final = 256
-"""Tokens of a pass, padding included. More is no quicker on one core and takes memory."""
+"""Tokens of a pass, padding of its texts included. More is no quicker on one core and takes memory."""
 
 
 class Encoder:
-    """A transformer in 32-bit floats with its tokenizer."""
+    """A transformer with its tokenizer, in 32-bit floats but for its matrices."""
 
     def __init__(
-        self, module: torch.nn.Module, tokenizer: Tokenizer, *, pad_token_id: int | None, reads_on: bool
+        self,
+        module: torch.nn.Module,
+        tokenizer: Tokenizer,
+        *,
+        most_tokens: int,
+        pad_token_id: int | None,
+        reads_on: bool,
     ) -> None:
-        """Take a tokenizer that truncates. `reads_on` has what it cuts off read too, as further pieces."""
+        """Take a tokenizer that truncates at `most_tokens`. `reads_on` has what it cuts off read, as further pieces."""
         self._module = module
         self._tokenizer = tokenizer
+        self._most_tokens = most_tokens
         self._pad_token_id = pad_token_id
         self._reads_on = reads_on
 
@@ -54,7 +63,13 @@ class Encoder:
             ) from error
         tokenizer.no_padding()
         module = _load_module(files.path)
-        return cls(module, tokenizer, pad_token_id=module.config.pad_token_id, reads_on=reads_on)
+        return cls(
+            module,
+            tokenizer,
+            most_tokens=files.max_length,
+            pad_token_id=module.config.pad_token_id,
+            reads_on=reads_on,
+        )
 
     def pieces(self, texts: Sequence[str]) -> tuple[list[Encoding], list[int]]:
         """Return what the encoder reads of texts, one piece or more of each, and the place of each piece's text."""
@@ -74,8 +89,8 @@ class Encoder:
         lengths = [len(piece.ids) for piece in pieces]
         with torch.inference_mode():
             for batch in batches(lengths, can_pad=self._pad_token_id is not None):
-                longest = max(lengths[place] for place in batch)
-                ids = torch.full((len(batch), longest), self._pad_token_id or 0)
+                length = self._padded(max(lengths[place] for place in batch))
+                ids = torch.full((len(batch), length), self._pad_token_id or 0)
                 mask = torch.zeros_like(ids)
                 for row, place in enumerate(batch):
                     ids[row, : lengths[place]] = torch.tensor(pieces[place].ids)
@@ -83,6 +98,11 @@ class Encoder:
                 logits = self._module(input_ids=ids, attention_mask=mask).logits
                 rows.update(zip(batch, logits.numpy(), strict=True))
         return np.stack([rows[place] for place in range(len(pieces))])
+
+    def _padded(self, length: int) -> int:
+        if self._pad_token_id is None:
+            return length
+        return max(length, min(-(-length // _TOKEN_STEP) * _TOKEN_STEP, self._most_tokens))
 
 
 def batches(lengths: Sequence[int], *, can_pad: bool) -> Iterator[list[int]]:
@@ -103,6 +123,8 @@ def _load_module(path: Path) -> Any:
     import torch
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
+
+    from turnwise_server.moderation.rounded_matrices import multiplies_bfloat16, round_matrices
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -125,6 +147,8 @@ def _load_module(path: Path) -> Any:
             "Give a model that was trained to classify, or download it again."
         )
     _halve_embeddings(module.get_input_embeddings())
+    if multiplies_bfloat16():
+        round_matrices(module)
     return module.eval()
 
 
