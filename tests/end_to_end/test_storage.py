@@ -10,7 +10,7 @@ from openai import NotFoundError, OpenAI
 
 from support.fake_model import write_fake_model, write_script
 from support.live_server import LiveServer, live_server
-from support.postgres_server import MIN_VERSION, postgres_programs, postgres_server
+from support.postgres_server import postgres_server
 
 CANARY = "a sentence that no log may hold"
 
@@ -29,13 +29,10 @@ def storing_server(folder: Path, database_url: str) -> Iterator[tuple[LiveServer
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    programs = postgres_programs()
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/store/server.db"
-    elif programs is None:
-        pytest.skip(f"needs PostgreSQL {MIN_VERSION} or newer: apt-get install postgresql")
     else:
-        with postgres_server(programs) as postgres:
+        with postgres_server() as postgres:
             yield postgres.new_database()
 
 

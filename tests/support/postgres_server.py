@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from support.live_server import wait_until
 
@@ -61,8 +62,14 @@ def postgres_programs() -> Path | None:
 
 
 @contextmanager
-def postgres_server(programs: Path) -> Iterator[PostgresServer]:
-    """Start a server whose order of texts is a dictionary's, as on most real ones, and stop it in the end."""
+def postgres_server() -> Iterator[PostgresServer]:
+    """Start a server whose order of texts is a dictionary's, as on most real ones, and stop it in the end.
+
+    Without PostgreSQL the test is skipped.
+    """
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip(f"needs PostgreSQL {MIN_VERSION} or newer: apt-get install postgresql")
     # A short path, for that of a socket may have 107 bytes; PostgreSQL refuses to run as root.
     directory = Path(tempfile.mkdtemp(prefix="turnwise-pg-"))
     account = "postgres" if os.getuid() == 0 else None

@@ -6,17 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from support.postgres_server import MIN_VERSION, PostgresServer, postgres_programs, postgres_server
+from support.postgres_server import PostgresServer, postgres_server
 from turnwise_server.store.connect import open_database
 from turnwise_server.store.database import Database
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    programs = postgres_programs()
-    if programs is None:
-        pytest.skip(f"needs PostgreSQL {MIN_VERSION} or newer: apt-get install postgresql")
-    with postgres_server(programs) as server:
+    with postgres_server() as server:
         yield server
 
 
