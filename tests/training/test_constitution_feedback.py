@@ -221,6 +221,16 @@ def test_a_server_without_logprobs_is_an_error() -> None:
         load_assistant(server.url, Feedback(server.url)).letters([says("A or B?")])
 
 
+def test_a_server_that_refuses_to_compare_leaves_the_pair_undecided() -> None:
+    def refusing(path: str, body: object) -> object:
+        choice = {"message": {"content": "I can't help."}, "logprobs": {"content": [], "refusal": None}}
+        return {"data": [{"id": "x"}], "choices": [choice]}
+
+    with json_server(refusing) as server:
+        (letters,) = load_assistant(server.url, Feedback(server.url)).letters([says("A or B?")])
+    assert verdict(letters, letters, least=0.6) == (None, "unclear")
+
+
 @pytest.fixture
 def small_policy(tmp_path: Path) -> Path:
     """The policy that ships with one principle that has a critique and one that has none."""

@@ -159,6 +159,8 @@ class ServedAssistant:
             case {"content": [{"top_logprobs": [*likely]}, *_]}:
                 found = [(str(each["token"]).strip(), float(each["logprob"])) for each in likely]
                 return _log_sum(found, "A"), _log_sum(found, "B")
+            case {"content": []}:  # a server that refuses to compare says something it has not sampled
+                return -math.inf, -math.inf
         raise RewardError(f"{self._server.url} gave no logprobs, which comparisons are read from")
 
 

@@ -83,7 +83,8 @@ def judged(
         missing = [(key, task) for key, task in keyed.items() if key not in record]
         for start in range(0, len(missing), settings.batch):
             _ask(missing[start : start + settings.batch], record, assistant, judge, settings, seed=seed)
-            sys.stderr.write(f"{principle}: {start + settings.batch} of {len(missing)}\n")
+            done = min(start + settings.batch, len(missing))
+            sys.stderr.write(f"{principle}: {done} of {len(missing)}\n")
         opinions = [(task, record[key]) for key, task in keyed.items()]
         outcomes[principle] = Counter(opinion.outcome for _, opinion in opinions)
         lessons += [each for task, opinion in opinions for each in opinion_lessons(task, opinion, names[1])]
