@@ -32,6 +32,8 @@ class Reply:
     model: str = ""
     refusal: str | None = None
     """`stage/category` when the server's policy refused, else None."""
+    was_retracted: bool = False
+    """Whether other words were shown first, which the server has taken back."""
     usage: Usage | None = None
     dropped_messages: int = 0
     """How many of the oldest messages the server left out to fit the context."""

@@ -44,10 +44,12 @@ class LiveRegion:
         self._stream = stream
         self._size = size
         self._live_widths: list[int] = []
+        self._finished_widths: list[int] = []
 
     def show(self, finished: Sequence[Row], live: Sequence[Row]) -> None:
         """Replace the live rows by `finished`, which stay, and a new `live`, of which the last that fit are shown."""
-        frame = self._back_to_start() + _ERASE_BELOW
+        frame = self._back_to(self._live_widths) + _ERASE_BELOW
+        self._finished_widths += map(row_width, finished)
         if finished:
             frame += encode(self._console, finished) + "\n"
         columns, lines = self._size()
@@ -58,10 +60,19 @@ class LiveRegion:
         self._stream.write(frame)
         self._stream.flush()
 
-    def _back_to_start(self) -> str:
-        """Go to the first live row. Where the window was narrowed, the terminal has folded rows that no longer fit."""
+    def erase(self) -> None:
+        """Take all rows back, finished ones too, as far as they are still on the screen."""
+        # Below finished rows there is one more, if only an empty one.
+        self._stream.write(
+            self._back_to([*self._finished_widths, *(self._live_widths or [0])]) + _ERASE_BELOW
+        )
+        self._stream.flush()
+        self._live_widths, self._finished_widths = [], []
+
+    def _back_to(self, widths: Sequence[int]) -> str:
+        """Go to the first of the last rows. Where the window was narrowed, the terminal has folded some of them."""
         columns, lines = self._size()
-        rows = sum(max(1, -(-width // columns)) for width in self._live_widths)
+        rows = sum(max(1, -(-width // columns)) for width in widths)
         up = min(rows, lines) - 1
         return f"\x1b[{up}A\r" if up > 0 else "\r"
 
@@ -70,6 +81,7 @@ class MarkdownDisplay:
     """Shows one reply as markdown while it grows. Use it as a context: leaving it shows all of the rest."""
 
     def __init__(self, console: Console, stream: TextIO, size: Size, waiting: str) -> None:
+        self._console = console
         self._region = LiveRegion(console, stream, size)
         self._size = size
         self._committer = BlockCommitter()
@@ -77,6 +89,7 @@ class MarkdownDisplay:
         self._waiting: Row = [Segment(waiting, console.get_style("quiet"))]
         self._lock = threading.Lock()
         self._unread = ""
+        self._is_retracted = False
         self._has_text = False
         self._news = threading.Event()
         self._is_over = threading.Event()
@@ -100,6 +113,12 @@ class MarkdownDisplay:
             self._unread += text
         self._news.set()
 
+    def retract(self) -> None:
+        """Take back all text so far; what has scrolled off the screen stays there."""
+        with self._lock:
+            self._unread, self._is_retracted = "", True
+        self._news.set()
+
     def _redraw_until_over(self) -> None:
         interval_s = MIN_REDRAW_INTERVAL_S
         while not self._is_over.wait(interval_s):
@@ -111,18 +130,25 @@ class MarkdownDisplay:
         self._redraw_last()
 
     def _redraw(self) -> None:
+        text = self._take_unread()
         width = self._size().columns
-        finished = self._renderer.finished(self._committer.feed(self._take_unread()), width)
+        finished = self._renderer.finished(self._committer.feed(text), width)
         live = self._renderer.unfinished(self._committer.live, width)
         self._region.show(finished, live if self._has_text else (self._waiting,))
 
     def _redraw_last(self) -> None:
-        blocks = [*self._committer.feed(self._take_unread()), *self._committer.finish()]
+        text = self._take_unread()
+        blocks = [*self._committer.feed(text), *self._committer.finish()]
         self._region.show(self._renderer.finished(blocks, self._size().columns), ())
 
     def _take_unread(self) -> str:
+        """Return the text that is new, and begin again if what was there is taken back."""
         with self._lock:
             text, self._unread = self._unread, ""
+            is_retracted, self._is_retracted = self._is_retracted, False
+        if is_retracted:
+            self._region.erase()
+            self._committer, self._renderer = BlockCommitter(), BlockRenderer(self._console)
         text = for_terminal(text)
         self._has_text = self._has_text or bool(text.strip())
         return text
@@ -152,6 +178,10 @@ class PlainDisplay:
             self._stream.write(text)
             self._stream.flush()
             self._last = text[-1]
+
+    def retract(self) -> None:
+        """Begin a paragraph: what is written cannot be taken back here."""
+        self.feed("\n" if self._last == "\n" else "\n\n")
 
 
 def stream_size(stream: TextIO) -> os.terminal_size:

@@ -24,8 +24,9 @@ def reply_notices(reply: Reply) -> list[str]:
         )
         notices.append(f"{count} no longer fit the context: the model did not see them")
     if reply.refusal is not None:
-        notices.append(f"refused by the server's policy: {one_line(reply.refusal)}")
-    if reply.finish_reason in _CUTS:
+        taken_back = "; what it said before is taken back" if reply.was_retracted else ""
+        notices.append(f"refused by the server's policy: {one_line(reply.refusal)}{taken_back}")
+    elif reply.finish_reason in _CUTS:
         notices.append(_CUTS[reply.finish_reason])
     elif not reply.text.strip():
         notices.append("the reply is empty")

@@ -21,6 +21,10 @@ class Display(AbstractContextManager["Display"], Protocol):
 
     def feed(self, text: str) -> None: ...
 
+    def retract(self) -> None:
+        """Take back what was shown, as far as that can be done; another text follows."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -40,12 +44,16 @@ class ReplyBuilder:
         self._texts: list[str] = []
         self._finish_reason: str | None = None
         self._refusal: str | None = None
+        self._was_retracted = False
         self._usage: Usage | None = None
         self._first_text_at: float | None = None
         self._last_text_at = 0.0
 
     def add(self, chunk: Chunk, now_s: float) -> None:
         """Take what one chunk says."""
+        if chunk.retracts:
+            self._texts.clear()
+            self._was_retracted = True
         if chunk.text:
             self._texts.append(chunk.text)
             self._last_text_at = now_s
@@ -70,6 +78,7 @@ class ReplyBuilder:
             finish_reason=finish_reason,
             model=self._model,
             refusal=self._refusal,
+            was_retracted=self._was_retracted,
             usage=self._usage,
             dropped_messages=self.dropped_messages,
             tokens_per_second=self._tokens_per_second(),
@@ -93,6 +102,8 @@ def stream_reply(api: ChatApi, request: ChatRequest, display: Display) -> Outcom
                 builder.dropped_messages = stream.dropped_messages
                 for chunk in stream.chunks:
                     builder.add(chunk, time.monotonic())
+                    if chunk.retracts:
+                        display.retract()
                     display.feed(chunk.text)
         except KeyboardInterrupt:
             return Outcome(builder.cut(INTERRUPTED), was_interrupted=True)

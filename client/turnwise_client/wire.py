@@ -33,6 +33,8 @@ class Chunk:
     text: str = ""
     finish_reason: str | None = None
     refusal: str | None = None
+    retracts: bool = False
+    """Whether what was said before is taken back: `text` and what follows is all."""
     usage: Usage | None = None
     model: str = ""
 
@@ -116,6 +118,7 @@ def _read_choice(body: Mapping[str, object], message_key: str) -> Chunk:
         text=_text(message, "content") or refusal_text,
         finish_reason=_text(choice, "finish_reason") or None,
         refusal=_read_refusal(choice) or ("policy" if refusal_text else None),
+        retracts=_object(choice, "x_moderation").get("retract") is True,
         usage=read_usage(body),
         model=_text(body, "model"),
     )

@@ -85,6 +85,10 @@ def test_an_export_never_overwrites_and_is_private(tmp_path: Path) -> None:
         (Reply("", "stop"), ["the reply is empty"]),
         (Reply("No.", "stop", refusal="input/weapons"), ["refused by the server's policy: input/weapons"]),
         (
+            Reply("No.", "content_filter", refusal="output/weapons", was_retracted=True),
+            ["refused by the server's policy: output/weapons; what it said before is taken back"],
+        ),
+        (
             Reply("x", "length", dropped_messages=4),
             [
                 "4 earlier messages no longer fit the context: the model did not see them",

@@ -178,6 +178,16 @@ def test_the_refusal_field_of_openai_is_shown_as_text() -> None:
     assert (chunk.text, chunk.refusal) == ("No.", "policy")
 
 
+@pytest.mark.parametrize(
+    ("extension", "retracts"),
+    [({}, False), ({"x_moderation": {"retract": True}}, True), ({"x_moderation": {"retract": "yes"}}, False)],
+)
+def test_a_chunk_may_take_back_what_was_said_before(extension: dict[str, object], retracts: bool) -> None:
+    chunk = read_chunk({"choices": [{"delta": {"refusal": "No."}, **extension}]})
+
+    assert (chunk.text, chunk.retracts) == ("No.", retracts)
+
+
 def test_errors_are_read_as_object_and_as_string() -> None:
     assert read_error({"error": {"message": "m", "code": "c"}}) == ErrorBody("m", "c")
     assert read_error({"error": "m"}) == ErrorBody("m")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TextIO, cast
 
 import pytest
@@ -152,6 +153,43 @@ def test_a_reply_without_text_leaves_nothing_behind() -> None:
         display.feed("\n")
 
     assert screen.text == ""
+
+
+@pytest.mark.parametrize("lines", [60, 12])
+@pytest.mark.parametrize("shown", ["Half a line", "One block.\n\nAnother block.\n\nAnd half a", REPLY, ""])
+@pytest.mark.parametrize("redraws", [True, False])
+def test_what_is_taken_back_is_erased_as_far_as_it_is_on_the_screen(
+    shown: str, lines: int, redraws: bool
+) -> None:
+    size = os.terminal_size((60, lines))
+    screen = Screen(*size)
+    screen.write("> the question\n")
+    before = len(_show([shown], 60, lines).rows)
+    with MarkdownDisplay(_console(60), cast("TextIO", screen), lambda: size, "waiting") as display:
+        display.feed(shown)
+        deadline = time.monotonic() + 5
+        while redraws and shown and screen.text.endswith("waiting") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        display.retract()
+        display.feed("I cannot ")
+        display.feed("help.")
+
+    if before < lines or not redraws:
+        assert screen.text == "> the question\nI cannot help."
+    else:
+        assert screen.text.startswith("> the question\nIntro with bold")
+        assert screen.text.endswith("\nI cannot help.")
+        assert len(screen.rows) <= before
+
+
+def test_a_plain_display_writes_below_what_it_cannot_take_back() -> None:
+    screen = Screen(60, 12)
+    with PlainDisplay(cast("TextIO", screen), for_terminal) as display:
+        display.feed("Half a")
+        display.retract()
+        display.feed("I cannot help.")
+
+    assert screen.text == "Half a\n\nI cannot help."
 
 
 def test_plain_display_adds_the_missing_newline_and_cleans() -> None:

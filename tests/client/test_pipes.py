@@ -218,6 +218,27 @@ def test_chat_answers_every_line_of_a_pipe_in_one_conversation(tmp_path: Path) -
     ]
 
 
+def test_words_that_were_taken_back_stay_out_of_the_conversation(tmp_path: Path) -> None:
+    refused = Script(
+        ("First ", "words"),
+        finish_reason="content_filter",
+        x_refusal={"stage": "output", "category": "weapons"},
+        retraction="I cannot help.",
+    )
+    with scripted_openai(refused, Script(("Hello.",))) as server:
+        done = turnwise(["chat", "--server", server.url], home=tmp_path, piped="one\ntwo\n")
+
+    assert b"First words\n\nI cannot help.\nHello.\n" in done.stdout
+    assert (
+        b"[refused by the server's policy: output/weapons; what it said before is taken back]" in done.stderr
+    )
+    assert server.requests[1].messages == [
+        ("user", "one"),
+        ("assistant", "I cannot help."),
+        ("user", "two"),
+    ]
+
+
 def test_chat_in_a_pipe_goes_on_after_errors_and_tells_them_in_its_status(tmp_path: Path) -> None:
     scripts = (Script(status=503, error={"message": "Busy"}), Script(pieces=["Here."]))
     with scripted_openai(*scripts) as server:

@@ -30,6 +30,8 @@ class Script:
     finish_reason: str = "stop"
     headers: Mapping[str, str] = field(default_factory=dict)
     x_refusal: Mapping[str, str] | None = None
+    retraction: str | None = None
+    """The words that take the pieces back at the end of a stream."""
     status: int = 200
     error: Mapping[str, object] | str | None = None
     """With a status other than 200 the body; else an error event after the pieces."""
@@ -198,7 +200,10 @@ def _frames(script: Script) -> Iterator[tuple[float, str]]:
     if script.error is not None:
         yield 0.0, f"data: {json.dumps({'error': script.error})}\n\n"
         return
-    extension = {"x_refusal": script.x_refusal} if script.x_refusal else {}
+    extension: dict[str, object] = {"x_refusal": script.x_refusal} if script.x_refusal else {}
+    if script.retraction is not None:
+        retracts = extension | {"x_moderation": {"retract": True}}
+        yield 0.0, _chunk({"refusal": script.retraction}, extension=retracts)
     yield 0.0, _chunk({}, finish_reason=script.finish_reason, extension=extension)
     yield (
         0.0,
