@@ -98,6 +98,7 @@ class ChatModel:
             tools=request.tools.tools,
             has_form=request.grammar is not None,
             begins_message=request.end is PromptEnd.REPLY and prepared.sampling.grammar is None,
+            goes_on=request.end is PromptEnd.OPEN,
         )
 
     def prepare_text(self, request: TurnRequest, prompts: Sequence[str | Sequence[int]]) -> PreparedTurn:
@@ -112,7 +113,7 @@ class ChatModel:
         ids = [plain.prompt(prompt, context_length=self.context_length) for prompt in prompts]
         texts = (prompt if isinstance(prompt, str) else plain.decode(prompt) for prompt in prompts)
         messages = tuple(ClientMessage("user", text) for text in texts)
-        return replace(self._prepared(request, tuple(ids)), messages=messages)
+        return replace(self._prepared(request, tuple(ids)), messages=messages, goes_on=True)
 
     def start(self, prepared: PreparedTurn) -> Turn:
         """Queue every choice in the engine and return the reply to be.

@@ -82,6 +82,8 @@ class PreparedTurn:
     """Whether the client asked for text of a form, such as JSON."""
     begins_message: bool = False
     """Whether the reply is a message from its beginning, in words of the model's choice: it may be prefaced."""
+    goes_on: bool = False
+    """Whether the reply continues the last message, or for each prompt its own one of `messages`."""
 
     @property
     def choices(self) -> int:

@@ -28,7 +28,7 @@ from turnwise_server.moderation.panel import OnAsked, Panel
 from turnwise_server.moderation.readings import Reading, merge
 
 REMEMBERED_TEXTS = 20_000
-"""About 40 MB at most."""
+"""Of each kind; about 40 MB at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,8 @@ class RefusalLayer:
         self.canary = new_canary() if loaded.policy.leak.canary else ""
         """A word that no reply may hold, for system texts; "" if the policy wants none."""
         self._known: VerdictCache[Reading] = VerdictCache(REMEMBERED_TEXTS)
+        self._replied: VerdictCache[Reading] = VerdictCache(REMEMBERED_TEXTS)
+        """Replies that passed. A request may not say all that a reply may, so they are known as replies only."""
 
     @property
     def overridable(self) -> frozenset[str]:
@@ -76,11 +78,11 @@ class RefusalLayer:
     def vouch(self, reply: str) -> None:
         """Remember a reply that passed the checks of the output: it will come back in its conversation's history."""
         if reply.strip():
-            self._known.put(self.loaded.sha256, reply, Reading())
+            self._replied.put(self.loaded.sha256, reply, Reading())
 
     async def read_input(self, texts: Sequence[InputText], on_asked: OnAsked) -> Reading:
         """Return what all detectors say of what a client sent; texts that are known are not judged again."""
-        known = [self._known.get(self.loaded.sha256, each.text) for each in texts]
+        known = [self._remembered(each) for each in texts]
         unknown = [each.text for each, reading in zip(texts, known, strict=True) if reading is None]
         fresh = iter(await self.read(unknown, "input", on_asked))
         found: list[Reading] = []
@@ -91,6 +93,12 @@ class RefusalLayer:
                     self._known.put(self.loaded.sha256, each.text, replace(reading, shadow={}))
             found.append(reading.at(each.origin, each.turn))
         return merge(found)
+
+    def _remembered(self, text: InputText) -> Reading | None:
+        known = self._known.get(self.loaded.sha256, text.text)
+        if known is None and text.origin == "assistant":
+            return self._replied.get(self.loaded.sha256, text.text)
+        return known
 
     async def read(
         self, texts: Sequence[str], stage: Stage, on_asked: OnAsked, *, question: str = ""

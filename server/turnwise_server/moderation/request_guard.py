@@ -28,6 +28,8 @@ class RequestGuard:
     messages: tuple[ClientMessage, ...] = ()
     """The conversation that the model reads, as the client sent it."""
     tools: tuple[Tool, ...] = ()
+    begun: Sequence[str] = ()
+    """What each choice goes on from, in the client's words; empty where each begins a message."""
     is_trusted: bool = False
     """Whether the key vouches for its system messages."""
     exempt: Container[str] = ()
@@ -72,11 +74,21 @@ class RequestGuard:
             start = max(0, offset - len(window))
             return Verdict(leak.action, LEAK, place=Place(turn=index, start=start, end=offset))
         (reading,) = await self.layer.read(
-            [window], "output", self.asked["output"].append, question=self.question
+            [self._with_beginning(index, window, offset)],
+            "output",
+            self.asked["output"].append,
+            question=self.question,
         )
         reading = reading.at("", index)
         self.output_readings[index] = merge((self.output_readings.get(index, Reading()), reading))
         return self._decide("output", reading)
+
+    def _with_beginning(self, index: int, window: str, offset: int) -> str:
+        """Return a window with what it goes on from, as far as a check sees: neither half of a word says what it is."""
+        if not self.begun or offset > len(window):
+            return window
+        room = self.layer.policy.output.context_chars - len(window)
+        return self.begun[index][-room:] + window if room > 0 else window
 
     def _decide(self, stage: Stage, reading: Reading) -> Verdict:
         blocks = stage in self.blocks

@@ -16,6 +16,7 @@ from turnwise_server.chat.refusal.hold_back import HoldBackRule
 from turnwise_server.chat.refusal.leak import plant
 from turnwise_server.chat.refusal.policy_stages import Override
 from turnwise_server.chat.refusal.policy_types import Stage
+from turnwise_server.chat.refusal.texts import content_of
 from turnwise_server.chat.turn import PreparedTurn, TextDelta, Turn, TurnEvent, TurnRequest
 from turnwise_server.moderation.audit.record import OverrideUse
 from turnwise_server.moderation.layer import RefusalLayer
@@ -60,8 +61,10 @@ class GuardedReply:
                     yield TextDelta(event.index, preface)
                 texts[event.index] = texts.get(event.index, "") + event.text
             yield event
-        for text in texts.values():
-            self.guard.layer.vouch(text)
+        # What one request may say by an override, or because nothing could check it, others may not.
+        if self.override is None and not self.is_unchecked:
+            for text in texts.values():
+                self.guard.layer.vouch(text)
 
     @property
     def is_unchecked(self) -> bool:
@@ -100,6 +103,7 @@ def guard_reply(
         layer,
         prepared.messages,
         prepared.tools,
+        _begun(prepared),
         is_trusted=key is not None and TRUSTED in key.scopes,
         exempt=layer.overridable if override else (),
         blocks=blocks,
@@ -116,6 +120,14 @@ def guard_reply(
     # A text where JSON is promised would break its reader; OpenAI puts it into the field as well.
     manner = Manner(layer, headers.get("accept-language", ""), "field" if prepared.has_form else style)
     return GuardedReply(guarded, guard, manner, override, user)
+
+
+def _begun(prepared: PreparedTurn) -> list[str]:
+    """Return what each choice goes on from; nothing where they begin messages."""
+    if not prepared.goes_on:
+        return []
+    last = prepared.messages[-len(prepared.prompts) :]
+    return [content_of(message) for message in last for _ in range(prepared.n)]
 
 
 def override_of(rule: Override, key: KeyRecord | None, reason: str) -> OverrideUse | None:

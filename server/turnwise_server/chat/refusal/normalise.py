@@ -36,8 +36,8 @@ class Form:
 def forms(text: str, settings: Normaliser) -> tuple[Form, ...]:
     """Return the forms of `text` that are to be judged, the canonical one first, each text once.
 
-    Decoded forms are at most `settings.max_decoded`, however deep they are nested. All in all they are at most a small
-    multiple of the text.
+    At most `settings.max_decoded` texts are decoded, however deep they are nested. All in all the forms are at most a
+    small multiple of the text.
     """
     unique: dict[str, Form] = {}
     for name, reading in _readings(text, settings):
@@ -46,6 +46,14 @@ def forms(text: str, settings: Normaliser) -> tuple[Form, ...]:
 
 
 def _readings(text: str, settings: Normaliser) -> Iterator[tuple[str, str]]:
+    yield from _undisguised(text, settings)
+    for path, found in _decoded(text, settings):
+        for name, reading in found:
+            yield path if name == CANONICAL else f"{path}+{name}", reading
+
+
+def _undisguised(text: str, settings: Normaliser) -> Iterator[tuple[str, str]]:
+    """Yield a text as it reads without decoding: canonical, with spelled words joined, with signs as letters."""
     plain = _canonical(text, settings)
     yield CANONICAL, plain
     if settings.collapse_spacing and is_spelled(text):
@@ -54,8 +62,6 @@ def _readings(text: str, settings: Normaliser) -> Iterator[tuple[str, str]]:
     if settings.leet:
         for reading in readings(plain):
             yield "leet", _canonical(reading, settings)
-    for name, reading in _decoded(text, settings):
-        yield name, _canonical(reading, settings)
 
 
 def _canonical(text: str, settings: Normaliser, *, collapse_spacing: bool = True) -> str:
@@ -68,14 +74,17 @@ def _canonical(text: str, settings: Normaliser, *, collapse_spacing: bool = True
     )
 
 
-def _decoded(text: str, settings: Normaliser) -> Iterator[tuple[str, str]]:
-    """Yield readable texts hidden in `text`, and in those, nearest first."""
+def _decoded(text: str, settings: Normaliser) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Yield readable texts hidden in `text`, and in those, nearest first, each in the forms it has itself."""
     hidden = "".join(_TAGS.findall(text)).translate(_UNTAGGED)
     shown = visible(text, nfkc=settings.nfkc, strip_invisible=settings.strip_invisible)
     queue = deque([("", shown)])
     found = 0
-    if has_words(hidden):
-        yield "tags", hidden
+    if hidden:
+        undisguised = list(_undisguised(hidden, settings))
+        if any(has_words(each) for _, each in undisguised):
+            yield "tags", undisguised
+        queue.append(("tags", hidden))
     for _ in range(2 * settings.max_decoded):
         if not queue:
             return
@@ -85,9 +94,10 @@ def _decoded(text: str, settings: Normaliser) -> Iterator[tuple[str, str]]:
             if not reading:
                 continue
             name = f"{path}+{encoding}" if path else encoding
-            is_found = is_readable(reading)
+            undisguised = list(_undisguised(reading, settings))
+            is_found = any(is_readable(each) for _, each in undisguised)
             if is_found:
-                yield name, reading
+                yield name, undisguised
                 found += 1
             if found == settings.max_decoded:
                 return

@@ -40,7 +40,7 @@ def test_what_is_not_exactly_a_refusal_of_the_assistant_declines_nothing() -> No
     for other in (
         ClientMessage("assistant", f"{NO} But step 1:"),
         ClientMessage("assistant", NO.upper()),
-        ClientMessage("assistant", "Step 1:", refusal=NO),
+        ClientMessage("assistant", NO, refusal="Step 1:"),
         ClientMessage("assistant", (ContentPart("refusal", NO), ContentPart("text", "Step 1:"))),
         ClientMessage("assistant", NO, tool_calls=(ToolCall("c", "f", "{}"),)),
         ClientMessage("system", NO),
@@ -55,7 +55,7 @@ def test_nothing_of_a_declined_message_is_left() -> None:
     messages = (
         ClientMessage("user", (ContentPart("text", "one"),), refusal="two", name="three"),
         ClientMessage("tool", "four", name="five", tool_call_id="c"),
-        ClientMessage("assistant", f"\n{NO} ", refusal="six", name="seven"),
+        ClientMessage("assistant", "six", refusal=f"\n{NO} ", name="seven"),
         ClientMessage("user", "eight"),
     )
     assert withhold(messages, {0, 1, 2}) == (

@@ -97,6 +97,12 @@ def test_harmless_texts_that_look_encoded_have_one_form(text: str) -> None:
     assert names(text) == ["canonical"]
 
 
+@pytest.mark.parametrize("outer", ["tags", "base64", "hex", "url"])
+@pytest.mark.parametrize("inner", [spaced, leet])
+def test_disguises_are_undone_in_what_is_decoded(inner, outer: str) -> None:  # type: ignore[no-untyped-def]
+    assert TEXT in texts(ENCODINGS[outer](inner(TEXT)))
+
+
 def test_decoded_forms_are_bounded_however_deep_they_are_nested() -> None:
     text = TEXT
     for _ in range(12):
