@@ -20,6 +20,8 @@ from turnwise_server.moderation.worker import BatchWorker
 
 PACKAGED: Final = "builtin:safety"
 PACKAGED_DIRECTORY: Final = Path(__file__).parents[1] / "safety"
+_MAX_BATCH: Final = 4
+"""Windows that are scored at once. On one core more are no quicker, and those behind them would wait longer."""
 
 
 class Scorer:
@@ -84,7 +86,7 @@ class Classifier:
                 f"{files.path} fails to score a text: {error}. "
                 "Check config.json, and max_length in safety.json, against the weights."
             ) from error
-        self._worker = BatchWorker(scorer.score_alone, name=f"detector-{id}")
+        self._worker = BatchWorker(scorer.score_alone, name=f"detector-{id}", max_batch=_MAX_BATCH)
 
     async def score(self, samples: Sequence[Sample]) -> Sequence[Scores]:
         """Return the scores of samples, for each label the highest of a sample's windows; see `Detector`."""

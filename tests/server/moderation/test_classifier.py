@@ -186,7 +186,7 @@ async def test_safety_json_gives_other_peoples_models_temperatures_and_threshold
     assert classifier.thresholds == {"lewd": 0.7}
 
 
-def test_other_peoples_models_read_a_window_of_many_tokens_to_its_end(
+def test_a_window_of_many_tokens_is_read_to_its_end(
     tmp_path: Path, score: Callable[[Path, str], Scores]
 ) -> None:
     path = write_classifier(tmp_path, ["safe", "unsafe"])

@@ -1,11 +1,28 @@
-"""How texts share forward passes."""
+"""Which pieces of texts an encoder reads, and how texts share forward passes."""
+
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnwise_server.moderation.encoder import batches
+from support.classifiers import write_classifier
+from turnwise_server.moderation.classifier_files import open_classifier
+from turnwise_server.moderation.encoder import Encoder, batches
 
 lengths = st.lists(st.integers(1, 300), max_size=40)
+
+
+def test_a_text_of_many_tokens_is_read_in_its_first_middle_and_last_piece(tmp_path: Path) -> None:
+    encoder = Encoder.load(open_classifier(write_classifier(tmp_path, ["safe", "unsafe"], max_length=12)))
+    pieces, places = encoder.pieces(["a b c", "a " * 40 + "b " * 40 + "c " * 40])
+    assert places == [0, 1, 1, 1]
+    assert [piece.tokens[1:-1] for piece in pieces] == [[*"abc"], ["a"] * 10, ["b"] * 10, ["c"] * 8]
+
+
+def test_neighbouring_pieces_share_half_of_their_tokens(tmp_path: Path) -> None:
+    encoder = Encoder.load(open_classifier(write_classifier(tmp_path, ["safe", "unsafe"], max_length=12)))
+    pieces, _ = encoder.pieces(["a b c d e f g h i j a b"])
+    assert [piece.tokens[1:-1] for piece in pieces] == [[*"abcdefghij"], [*"efghijab"]]
 
 
 def test_texts_of_like_length_share_a_pass() -> None:
