@@ -68,6 +68,14 @@ def test_a_refusal_is_the_policys_in_many_words(policy: Policy) -> None:
     assert all(no in reply or instead in reply for reply in said)
 
 
+def test_a_refusal_of_one_sentence_is_never_lost() -> None:
+    short = PolicyCategory("harm", (), "refuse", {"en": "Not that."}, {}, {})
+    speaking = Policy("x", 1, "0", "en", (), (short,))
+    said = set(replies(lessons(speaking, *[Request(f"Ask {n}.", "here", "MIT", short) for n in range(9)])))
+    assert len(said) > 5
+    assert all("Not that." in reply for reply in said)
+
+
 def test_despair_is_met_with_the_whole_safe_completion_and_its_resources(policy: Policy) -> None:
     completion = category(policy, "self_harm").safe_completion["en"]
     said = list(replies(asked_for(policy, "self_harm")))

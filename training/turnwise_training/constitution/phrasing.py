@@ -37,14 +37,10 @@ def refusal(category: PolicyCategory, policy: Policy, draw: random.Random) -> st
     written = _WRITTEN["refusal"]
     first, *rest = re.split(r"(?<=[.!?])\s+", text)
     own = " ".join(rest)
-    no, instead = draw.choice(
-        [
-            (first, own),
-            (first, own),
-            (draw.choice(written["instead"]), own),
-            (first, draw.choice(written["offers"])),
-        ]
-    )
+    halves = [(first, own), (first, own), (first, draw.choice(written["offers"]))]
+    if own:
+        halves.append((draw.choice(written["instead"]), own))
+    no, instead = draw.choice(halves)
     if draw.random() < 0.5:
         begins_with_i = no.startswith(("I ", "I'"))
         no = f"{draw.choice(written['before_i'] if begins_with_i else written['openings'])} {no}"
