@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 PROMPT_TOKENS = 213
 NEW_TOKENS = 128
@@ -56,6 +56,7 @@ class Reply:
     first_token_s: float
     prompt_tokens: int
     completion_tokens: int
+    text: str
 
 
 def build_reference_model(directory: Path) -> None:
@@ -149,17 +150,13 @@ async def exchange(port: int, message: bytes) -> tuple[int, bytes]:
 
 
 async def one_reply(port: int, prompt: str, sampling: dict[str, float]) -> Reply:
+    return await stream_reply(port, [{"role": "user", "content": prompt}], max_tokens=NEW_TOKENS, **sampling)
+
+
+async def stream_reply(port: int, messages: list[dict[str, str]], **parameters: float) -> Reply:
     """Stream one reply over a plain socket: the client must cost next to nothing on the cores under test."""
-    body = json.dumps(
-        {
-            "model": "bench",
-            "messages": [{"role": "user", "content": prompt}],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "max_tokens": NEW_TOKENS,
-            **sampling,
-        }
-    ).encode()
+    options = {"stream": True, "stream_options": {"include_usage": True}, **parameters}
+    body = json.dumps({"model": "bench", "messages": messages, **options}).encode()
     start = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
@@ -167,17 +164,20 @@ async def one_reply(port: int, prompt: str, sampling: dict[str, float]) -> Reply
         b"connection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
     )
     first_token_s, usage = 0.0, None
+    lines = []
     async for line in reader:
         if not line.startswith(b"data: {"):
             continue
-        if not first_token_s and b'"delta":{"content":"' in line and b'"role"' not in line:
-            first_token_s = time.monotonic() - start
+        if b'"delta":{"content":"' in line and b'"role"' not in line:
+            first_token_s = first_token_s or time.monotonic() - start
+            lines.append(line)
         if b'"usage":{' in line:
             usage = json.loads(line[6:])["usage"]
     writer.close()
     if usage is None:
         raise SystemExit("a stream ended without usage: the server failed under load")
-    return Reply(first_token_s, usage["prompt_tokens"], usage["completion_tokens"])
+    text = "".join(json.loads(line[6:])["choices"][0]["delta"]["content"] for line in lines)
+    return Reply(first_token_s, usage["prompt_tokens"], usage["completion_tokens"], text)
 
 
 def prompt_of(index: int, characters: int) -> str:
@@ -190,12 +190,17 @@ def prompt_of(index: int, characters: int) -> str:
 
 async def measure(port: int, streams: int, characters: int, round_: int, sampling: dict[str, float]) -> Load:
     prompts = [prompt_of(1000 * round_ + index, characters) for index in range(streams)]
+    return await load_of(port, prompts, sampling)
+
+
+async def load_of(port: int, prompts: Sequence[str], sampling: dict[str, float]) -> Load:
+    """Measure the replies to `prompts`, all of them at once."""
     start = time.monotonic()
     replies = await asyncio.gather(*(one_reply(port, prompt, sampling) for prompt in prompts))
     wall_s = time.monotonic() - start
     tokens = sum(reply.completion_tokens for reply in replies)
     firsts = [reply.first_token_s for reply in replies]
-    return Load(streams, tokens / wall_s, statistics.median(firsts), max(firsts), tokens, wall_s)
+    return Load(len(prompts), tokens / wall_s, statistics.median(firsts), max(firsts), tokens, wall_s)
 
 
 async def calibrated_characters(port: int) -> int:

@@ -81,13 +81,39 @@ _stage_command(
 @evaluate_app.command("safety")
 def evaluate_safety(
     files: Annotated[list[Path], typer.Argument(help="Rows with prompt, label, category, source, license.")],
-    detector: Annotated[Path, typer.Option(help="The detector's directory.")] = Path("models/safety"),
+    server: Annotated[
+        str | None, typer.Option(help="A running server to measure, such as http://127.0.0.1:8000/v1.")
+    ] = None,
+    alone_server: Annotated[
+        str | None, typer.Option(help="The same server started with --unsafe-no-classifier: the model alone.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model to ask for; else the first one listed.")
+    ] = None,
+    detector: Annotated[
+        Path | None,
+        typer.Option(help="A detector's directory; else the server's /v1/moderations, else models/safety."),
+    ] = None,
+    each: Annotated[int | None, typer.Option(min=1, help="Rows of a source and class at most.")] = None,
     output: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
 ) -> None:
-    """Print recall, false refusals and PR-AUC of a detector by source, with intervals and base rates."""
+    """Print what is refused of harmful and harmless texts, by source and category, with intervals.
+
+    A server, its model alone and a detector stand side by side.
+    """
+    from turnwise_training.safety.asking import MeasuredServer
     from turnwise_training.safety.evaluate import evaluate_files
 
-    typer.echo(evaluate_files(files, detector=detector, output=output))
+    typer.echo(
+        evaluate_files(
+            files,
+            detector=detector,
+            server=MeasuredServer(server, model=model) if server else None,
+            alone=MeasuredServer(alone_server, model=model) if alone_server else None,
+            each=each,
+            output=output,
+        )
+    )
 
 
 @app.command()

@@ -35,9 +35,9 @@ def read_corpus(config: SafetyConfig) -> Corpus:
     development = _apart([row for row in rows if row.source in config.development], held_out)
     rest = [row for row in rows if row.source not in {*config.development, *config.held_out}]
     allowed = permitted(rest, licences=config.licences, excluded=config.excluded)
-    train = _apart(_capped(allowed, config.most_each, config.seed), development + held_out)
-    development = _capped(development, config.measured_each, config.seed)
-    held_out = _capped(held_out, config.measured_each, config.seed)
+    train = _apart(capped(allowed, config.most_each, config.seed), development + held_out)
+    development = capped(development, config.measured_each, config.seed)
+    held_out = capped(held_out, config.measured_each, config.seed)
     _log.info(
         "%d texts to train on, %d for thresholds, %d held out", len(train), len(development), len(held_out)
     )
@@ -59,7 +59,8 @@ def _apart(rows: list[SafetyRow], others: list[SafetyRow]) -> list[SafetyRow]:
     return [row for place, row in enumerate(rows) if place not in repeated]
 
 
-def _capped(rows: Iterable[SafetyRow], most: int, seed: int) -> list[SafetyRow]:
+def capped(rows: Iterable[SafetyRow], most: int, seed: int) -> list[SafetyRow]:
+    """Return at most `most` rows of each source and class, drawn at random, in random order."""
     groups: dict[tuple[str, bool], list[SafetyRow]] = defaultdict(list)
     for row in rows:
         groups[row.source, row.unsafe].append(row)

@@ -8,7 +8,12 @@ from numpy.typing import NDArray
 
 from turnwise_training.safety.detector import Calibration
 from turnwise_training.safety.labels import LABELS
-from turnwise_training.safety.metrics import Share, average_precision, calibration_error
+from turnwise_training.safety.metrics import (
+    Share,
+    average_precision,
+    average_precision_interval,
+    calibration_error,
+)
 from turnwise_training.safety.rows import SafetyRow
 
 
@@ -30,31 +35,32 @@ def judge(
     highest = scores.max(axis=1)
     return {
         "sources": sources,
-        "requests": _ranking(highest[~content], unsafe[~content]),
-        "content": _ranking(highest[content], unsafe[content]),
+        "requests": ranking(highest[~content], unsafe[~content]),
+        "content": ranking(highest[content], unsafe[content]),
         "labels": _labels(rows, scores, calibration),
     }
 
 
 def _share(flagged: NDArray[np.bool_]) -> dict[str, object]:
     share = Share(int(flagged.sum()), len(flagged))
-    return {"n": share.n, "flagged": share.hits, "rate": _short(share.rate), "wilson95": _interval(share)}
+    return {"n": share.n, "flagged": share.hits, "rate": short(share.rate), "wilson95": _interval(share)}
 
 
 def _interval(share: Share) -> list[float]:
-    return [_short(bound) for bound in share.interval]
+    return [short(bound) for bound in share.interval]
 
 
-def _ranking(scores: NDArray[np.float64], unsafe: NDArray[np.bool_]) -> dict[str, object] | None:
-    """Return PR-AUC beside its base rate, and as it would be with 30% unsafe; None where a class is missing."""
+def ranking(scores: NDArray[np.float64], unsafe: NDArray[np.bool_]) -> dict[str, object] | None:
+    """Return PR-AUC with its interval beside its base rate, and with 30% unsafe; None where a class is missing."""
     if not unsafe.any() or unsafe.all():
         return None
     return {
         "n": len(unsafe),
-        "base_rate": _short(unsafe.mean()),
-        "pr_auc": _short(average_precision(scores.tolist(), unsafe.tolist())),
-        "pr_auc_at_base_rate_0.3": _short(_at_base_rate(scores, unsafe, 0.3)),
-        "calibration_error": _short(calibration_error(scores, unsafe)),
+        "base_rate": short(unsafe.mean()),
+        "pr_auc": short(average_precision(scores, unsafe)),
+        "bootstrap95": [short(bound) for bound in average_precision_interval(scores, unsafe)],
+        "pr_auc_at_base_rate_0.3": short(_at_base_rate(scores, unsafe, 0.3)),
+        "calibration_error": short(calibration_error(scores, unsafe)),
     }
 
 
@@ -69,7 +75,7 @@ def _at_base_rate(scores: NDArray[np.float64], unsafe: NDArray[np.bool_], base_r
         kept = np.concatenate(
             [draw.choice(bad, keep_bad, replace=False), draw.choice(good, keep_good, replace=False)]
         )
-        found.append(average_precision(scores[kept].tolist(), unsafe[kept].tolist()))
+        found.append(average_precision(scores[kept], unsafe[kept]))
     return float(np.mean(found))
 
 
@@ -106,5 +112,6 @@ def table(figures: dict[str, object]) -> str:
     return "\n".join(lines)
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
+    """Return a figure as it is written down."""
     return round(float(value), 4)

@@ -36,7 +36,9 @@ class Share:
         return f"{self.rate:.1%} [{low:.1%}, {high:.1%}] of {self.n}"
 
 
-def average_precision(scores: Sequence[float], positive: Sequence[bool]) -> float:
+def average_precision(
+    scores: Sequence[float] | NDArray[np.float64], positive: Sequence[bool] | NDArray[np.bool_]
+) -> float:
     """Return the area under the precision-recall curve by steps; equal scores are one step. nan without positives."""
     order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
     values = np.asarray(scores, dtype=np.float64)[order]
@@ -47,6 +49,17 @@ def average_precision(scores: Sequence[float], positive: Sequence[bool]) -> floa
     precision = hits[last] / (np.flatnonzero(last) + 1)
     recall = hits[last] / hits[-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def average_precision_interval(
+    scores: NDArray[np.float64], positive: NDArray[np.bool_], *, draws: int = 200
+) -> tuple[float, float]:
+    """Return the middle 95% of the average precision of `draws` samples with replacement, as large as the whole."""
+    draw = np.random.default_rng(0)
+    samples = (draw.integers(len(scores), size=len(scores)) for _ in range(draws))
+    found = [average_precision(scores[places], positive[places]) for places in samples]
+    low, high = np.nanquantile(found, (0.025, 0.975))
+    return (float(low), float(high))
 
 
 def calibration_error(

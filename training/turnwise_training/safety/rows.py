@@ -33,6 +33,8 @@ class SafetyRow:
     source: str
     licence: str
     kind: Kind
+    place: str = ""
+    """File and line, for people who read what a detector refuses."""
 
     @property
     def is_permissive(self) -> bool:
@@ -58,7 +60,8 @@ def read_labelled(path: Path) -> Iterator[SafetyRow]:
         if label != "borderline" and text.strip():
             unsafe = label == "unsafe"
             known = labels_of(category) if unsafe else frozenset()
-            yield SafetyRow(text, unsafe, known, source, licence, _kind(path, category, unsafe=unsafe))
+            kind = _kind(path, category, unsafe=unsafe)
+            yield SafetyRow(text, unsafe, known, source, licence, kind, str(where))
 
 
 def _kind(path: Path, category: str, *, unsafe: bool) -> Kind:
