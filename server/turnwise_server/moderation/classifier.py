@@ -80,7 +80,8 @@ class Classifier:
         self._window_chars, self._overlap_chars = files.facts.window_chars, files.facts.overlap_chars
         scorer = Scorer(files)
         try:
-            scorer.score(["a " * files.max_length])
+            with ThreadPoolExecutor(1) as first:
+                first.submit(scorer.score_alone, ["a " * files.max_length]).result()
         except Exception as error:
             raise DetectorFileError(
                 f"{files.path} fails to score a text: {error}. "
