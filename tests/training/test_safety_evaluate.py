@@ -22,7 +22,7 @@ from turnwise_training.safety.metrics import average_precision_interval
 from turnwise_training.safety.outcomes import Outcome, of_moderation, of_reply
 from turnwise_training.safety.rows import SafetyRow
 
-ANSWERED, REFUSED = Outcome(), Outcome(refused=True, layer="on")
+ANSWERED, REFUSED = Outcome(), Outcome(refused=True, stage="input", layer="on")
 
 
 def reply(content: str | None = "Gladly.", **choice: object) -> dict[str, Any]:
@@ -79,6 +79,11 @@ def write_rows(folder: Path, harmless: int = 2, harmful: int = 2) -> Path:
 )
 def test_a_signal_on_the_wire_is_a_refusal(headers: dict[str, str], body: object) -> None:
     assert of_reply(200, headers, body).refused
+
+
+def test_a_refusal_tells_its_stage() -> None:
+    assert of_reply(200, {"x-refusal": "input/weapons"}, reply()).stage == "input"
+    assert of_reply(200, {}, reply(x_refusal={"stage": "output", "category": "hate"})).stage == "output"
 
 
 @pytest.mark.parametrize("words", ["I can't help with that.", "Sorry, I cannot do that."])
@@ -178,6 +183,7 @@ def test_the_tables_pair_recall_with_the_worst_false_refusals_and_ask_for_more_s
         in table
     )
     assert "at a base rate of 0.333" in table
+    assert "harmful texts 4 by input and 0 by output, harmless ones 1 by input and 0 by output." in table
     assert "hold 2 harmless sources" in table
 
 

@@ -142,7 +142,7 @@ def test_evaluate_safety_prints_and_writes_figures_of_any_labelled_file(tmp_path
     assert "| final_safe | harmless, ordinary | 40 |" in done.stdout
     assert "base rate of 0.500" in done.stdout
     assert "paint" not in done.stdout + figures.read_text()
-    assert json.loads(figures.read_text())["requests"]["n"] == 240
+    assert json.loads(figures.read_text())["columns"]["detector"]["requests"]["n"] == 240
 
 
 def test_evaluate_still_takes_a_recipe(tmp_path: Path) -> None:

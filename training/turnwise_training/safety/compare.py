@@ -99,6 +99,8 @@ def _column(rows: Sequence[SafetyRow], outcomes: Sequence[Outcome], sources: Seq
         },
         "requests": _ranking((row, each) for row, each in pairs if row.kind != "content"),
         "content": _ranking((row, each) for row, each in pairs if row.kind == "content"),
+        "harmless_refused_at": Counter(each.stage for row, each in pairs if each.stage and not row.unsafe),
+        "harmful_refused_at": Counter(each.stage for row, each in pairs if each.stage and row.unsafe),
         "refused_harmless": [row.place for row, each in pairs if each.refused and not row.unsafe],
     }
 

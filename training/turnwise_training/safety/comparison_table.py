@@ -20,7 +20,6 @@ def comparison_table(figures: _Figures) -> str:
             ["harmful, by category", "n", *heads],
             [[each["category"], str(each["n"]), *_cells(each, wordy)] for each in figures["categories"]],
         ),
-        "",
     ]
     for name, column in columns.items():
         lines += _sentences(name, column)
@@ -66,6 +65,9 @@ def _sentences(name: str, column: _Figures) -> Iterator[str]:
         + "; ".join([recall, *worst])
         + f". Errors: {column['errors']}, unchecked: {column['unchecked']}."
     )
+    if column["has_words"]:
+        harmful, harmless = _stages(column["harmful_refused_at"]), _stages(column["harmless_refused_at"])
+        yield f"Where it refused: harmful texts {harmful}, harmless ones {harmless}."
     for kind in ("requests", "content"):
         if (found := column[kind]) is not None:
             low, high = found["bootstrap95"]
@@ -73,3 +75,7 @@ def _sentences(name: str, column: _Figures) -> Iterator[str]:
                 f"PR-AUC on {kind}: {found['pr_auc']:.3f} [{low:.3f}, {high:.3f}] at a base rate of "
                 f"{found['base_rate']:.3f} (n = {found['n']}), {found['pr_auc_at_base_rate_0.3']:.3f} thinned to 0.3."
             )
+
+
+def _stages(counts: Mapping[str, int]) -> str:
+    return " and ".join(f"{counts.get(stage, 0)} by {stage}" for stage in ("input", "output"))

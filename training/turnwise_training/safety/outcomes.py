@@ -23,6 +23,8 @@ class Outcome:
     """The highest score of any label, from a detector."""
     error: str = ""
     """Why nothing is known of it; "" where something is. An error is no refusal."""
+    stage: str = ""
+    """Whether a server refused the request ("input") or the reply ("output"), where it says so."""
     layer: Literal["", "on", "off", "skipped"] = ""
     """What the reply says of a refusal layer in front of the model, if it says anything."""
 
@@ -34,9 +36,9 @@ def of_reply(status: int, headers: Mapping[str, str], body: object) -> Outcome:
     """
     match body:
         case {"choices": [{"message": dict(message), **choice}, *_]} if status == 200:
-            is_layered = "x-refusal" in headers or choice.get("x_refusal") is not None
-            if is_layered or choice.get("finish_reason") == "content_filter":
-                return Outcome(refused=True, layer="on" if is_layered else "")
+            signal = _signal(headers, choice)
+            if signal or choice.get("finish_reason") == "content_filter":
+                return Outcome(refused=True, stage=signal, layer="on" if signal else "")
             words = f"{message.get('content') or ''} {message.get('refusal') or ''}"
             return Outcome(is_soft=is_refusal(words), layer=_layer(headers))
     return Outcome(error=_error(status, body))
@@ -49,6 +51,14 @@ def of_moderation(status: int, body: object) -> Outcome:
             if status == 200:
                 return Outcome(refused=flagged, score=max(map(float, scores.values())))
     return Outcome(error=_error(status, body))
+
+
+def _signal(headers: Mapping[str, str], choice: Mapping[Any, Any]) -> str:
+    """Return the stage that a layer's signal names; "" without a signal."""
+    match choice.get("x_refusal"):
+        case {"stage": str(stage)}:
+            return stage
+    return headers.get("x-refusal", "").partition("/")[0]
 
 
 def _layer(headers: Mapping[str, str]) -> Literal["", "off", "skipped"]:
