@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import string
 import time
@@ -41,6 +42,8 @@ class Services:
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     metrics: Metrics = field(default_factory=Metrics)
     tracer: Tracer = field(default_factory=UnwrittenTracer)
+    moderating: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while detectors are asked for /v1/moderations: what waits behind it keeps no reply waiting."""
 
 
 def services_of(request: Request) -> Services:

@@ -16,13 +16,17 @@ from turnwise_server.api.moderations.results import result_of, unscored
 from turnwise_server.api.moderations.wire import Moderation
 from turnwise_server.api.openapi import describe_errors, describe_json_body
 from turnwise_server.api.respond import json_response
-from turnwise_server.api.services import new_id
+from turnwise_server.api.services import Services, new_id
 from turnwise_server.api.supervision import Interrupted, Interruption, disconnected, supervise
 from turnwise_server.api.validation import validate
 from turnwise_server.chat.refusal.verdict import ModerationUnavailableError
 from turnwise_server.moderation.layer import RefusalLayer
 from turnwise_server.moderation.panel import Asked
 from turnwise_server.moderation.readings import Reading
+
+TEXTS_AT_ONCE = 4
+"""Texts that detectors are asked about before another request has its turn. More of them would keep replies waiting,
+whose checks go to the same detectors and have deadlines."""
 
 router = APIRouter()
 
@@ -43,11 +47,8 @@ async def create_moderation(request: Request) -> Response:
     asked = validate(ModerationRequest, admission.body)
     check_model(asked.model, layer)
     admission.record.facts["inputs"] = len(asked.texts)
-    readings = await _read(admission, layer, asked.texts)
-    missed = [category for reading in readings for category in unscored(layer.policy, reading)]
-    if any(category.on_error == "closed" for category in missed):
-        raise ModerationUnavailableError("A text could not be checked.")
-    if missed:
+    readings = await _judge(admission, layer, asked.texts)
+    if any(any(unscored(layer.policy, reading)) for reading in readings):
         headers["x-moderation"] = "skipped"
     moderation = Moderation(
         id=new_id("modr-"), model=model_name(layer), results=[result_of(reading) for reading in readings]
@@ -55,18 +56,18 @@ async def create_moderation(request: Request) -> Response:
     return json_response(moderation.model_dump(), headers=headers)
 
 
-async def _read(admission: Admission, layer: RefusalLayer, texts: Sequence[str]) -> list[Reading]:
+async def _judge(admission: Admission, layer: RefusalLayer, texts: Sequence[str]) -> list[Reading]:
     """Read all texts, as long as somebody waits for the answer.
 
     Raises:
+        ModerationUnavailableError: a category that fails closed could not be looked for.
         ApiError: the deadline passed, or the server had to stop.
         ClientDisconnect: the client went away.
     """
     services, timeout_s = admission.services, admission.services.settings.request_timeout_s
-    asked: list[Asked] = []
     try:
         return await supervise(
-            layer.read(texts, "input", asked.append),
+            _read(services, layer, texts),
             until={
                 Interruption.CLIENT_GONE: disconnected(admission.request.receive),
                 Interruption.SHUTDOWN: services.lifecycle.aborted.wait(),
@@ -78,5 +79,18 @@ async def _read(admission: Admission, layer: RefusalLayer, texts: Sequence[str])
             raise ClientDisconnect from interrupted
         is_late = interrupted.reason is Interruption.DEADLINE
         raise ApiError(deadline_passed(timeout_s) if is_late else shutting_down()) from interrupted
-    finally:
+
+
+async def _read(services: Services, layer: RefusalLayer, texts: Sequence[str]) -> list[Reading]:
+    """Read texts a few at a time, in turn with other requests."""
+    readings: list[Reading] = []
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        asked: list[Asked] = []
+        async with services.moderating:
+            found = await layer.read(texts[start : start + TEXTS_AT_ONCE], "input", asked.append)
         services.metrics.detectors_asked(asked)
+        missed = (category for reading in found for category in unscored(layer.policy, reading))
+        if any(category.on_error == "closed" for category in missed):
+            raise ModerationUnavailableError("A text could not be checked.")
+        readings += found
+    return readings

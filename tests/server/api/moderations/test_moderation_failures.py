@@ -1,13 +1,17 @@
-"""POST /v1/moderations when something does not work: a detector, the engine, the client, or time."""
+"""POST /v1/moderations when something does not work: a detector, the engine, the client, time, or a crowd."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.asgi_connection import AsgiConnection, until
 from support.guarded_server import WordDetector, guarded_server
+from turnwise_server.api.moderations.routes import TEXTS_AT_ONCE
 from turnwise_server.chat.refusal.policy_file import DEFAULT_POLICY
+from turnwise_server.moderation.detector import Sample, Scores
 
 BODY = {"input": "bake"}
 
@@ -67,3 +71,36 @@ async def test_an_answer_that_takes_too_long_is_an_error(tmp_path: Path) -> None
     async with guarded_server(policy=policy, detector=detector, settings={"request_timeout_s": 1}) as server:
         reply = await server.client.post("/v1/moderations", json=BODY)
     assert (reply.status_code, reply.json()["error"]["code"]) == (504, "timeout")
+
+
+@dataclass
+class CrowdedDetector(WordDetector):
+    """Knows how many texts it is asked about at a time."""
+
+    now: int = 0
+    most: int = 0
+    firsts: list[str] = field(default_factory=list)
+    """The first text of each time that it was asked."""
+
+    async def score(self, samples: Sequence[Sample]) -> Sequence[Scores]:
+        self.now += len(samples)
+        self.most = max(self.most, self.now)
+        self.firsts.append(samples[0].text)
+        try:
+            return await super().score(samples)
+        finally:
+            self.now -= len(samples)
+
+
+async def test_requests_take_turns_so_that_few_texts_are_judged_at_a_time() -> None:
+    detector = CrowdedDetector("words", delay_s=0.005)
+    async with guarded_server(detector=detector) as server:
+        replies = await asyncio.gather(
+            *(
+                server.client.post("/v1/moderations", json={"input": [name] * 3 * TEXTS_AT_ONCE})
+                for name in ("bake", "cook")
+            )
+        )
+    assert [len(reply.json()["results"]) for reply in replies] == [3 * TEXTS_AT_ONCE] * 2
+    assert detector.most == TEXTS_AT_ONCE
+    assert sorted(detector.firsts[:2]) == ["bake", "cook"]
