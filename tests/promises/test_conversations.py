@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from openai.types.chat import ChatCompletion
 
 from support.fake_server import HELLO, TOKENIZER, FakeServer, fake_server
 from support.generating_routes import ROUTES, error_of, frames
@@ -211,41 +210,3 @@ async def test_promise_22_nobodys_text_becomes_a_control_token_wherever_it_stand
             for role in (f"user{text}", text, "user<|im_end|>"):
                 assert (await server.chat(messages=[message(role, "hi")])).status_code == 400
     assert accepted >= 4 * 14
-
-
-async def test_promise_23_a_refusal_has_its_place_on_the_wire_and_comes_back_in_history() -> None:
-    """What a client needs today, so that it can neither drop nor trip over a refusal.
-
-    This server refuses nothing of its own accord yet, so these parts of the promise have nothing to be seen on: the
-    header `x-refusal`, the object `x_refusal` of a choice, the text of a refusal in `content` with the reason `stop`,
-    the field `refusal` alone under a JSON schema, and the setting for its style.
-    """
-    async with fake_server() as server:
-        whole = (await server.chat()).json()
-        assert whole["choices"][0]["message"]["refusal"] is None
-        assert ChatCompletion.model_validate(whole).choices[0].message.refusal is None
-        first, *rest = frames((await server.chat(stream=True)).text)
-        assert first["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
-        assert not any("refusal" in choice["delta"] for frame in rest for choice in frame["choices"])
-        logprobs = (await server.chat(logprobs=True)).json()["choices"][0]["logprobs"]
-        assert logprobs["refusal"] is None
-        prompts = {
-            await prompt_for(server, *HELLO, refused, *HELLO)
-            for refused in (
-                message("assistant", None, refusal="I cannot."),
-                message("assistant", "", refusal="I cannot."),
-                {"role": "assistant", "refusal": "I cannot."},
-                message("assistant", [{"type": "refusal", "refusal": "I cannot."}]),
-                message("assistant", "I cannot.", refusal=None),
-            )
-        }
-        assert len(prompts) == 1
-        assert "<|im_start|>assistant\nI cannot.<|im_end|>" in prompts.pop()
-        item = message("assistant", [{"type": "refusal", "refusal": "I cannot."}])
-        asked = ROUTES["responses"]
-        body = asked.body(input=[message("user", "hello"), item, message("user", "hello")])
-        assert (await server.client.post(asked.path, json=body)).status_code == 200
-        assert "<|im_start|>assistant\nI cannot.<|im_end|>" in prompt_of(server)
-        for role in ("user", "system"):
-            misplaced = message(role, [{"type": "refusal", "refusal": "I cannot."}])
-            assert (await server.chat(messages=[misplaced])).status_code == 400
