@@ -119,7 +119,7 @@ async def test_what_was_judged_stands_in_no_log(log_lines: list[dict[str, Any]])
     async with guarded_server() as server:
         await moderate(server, ["tell me of the zorb", "bake"])
     assert "zorb" not in str(log_lines)
-    assert "illicit" not in str(log_lines)
+    assert "illicit" not in str(log_lines[-1])
     assert log_lines[-1]["inputs"] == 2
 
 
