@@ -9,8 +9,8 @@ from typing import Final, Protocol, TypeAlias
 from turnwise_server.chat.refusal.policy_types import Stage
 from turnwise_server.errors import TurnwiseError
 
-MAX_SAMPLES: Final = 16
-"""Most samples that a detector is asked about at once."""
+MAX_SAMPLES: Final = 4
+"""Most samples that a detector is asked about at once: a long text must not make others wait, nor miss a deadline."""
 
 Scores: TypeAlias = Mapping[str, float]
 """How likely a text bears each label, 0..1, each label by itself."""

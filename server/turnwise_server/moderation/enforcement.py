@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import structlog
+
 from turnwise_server.chat.refusal.policy_file import LoadedPolicy
 from turnwise_server.chat.refusal.policy_holder import PolicyHolder
 from turnwise_server.chat.refusal.policy_stages import Detector as DetectorRule
@@ -16,6 +18,8 @@ from turnwise_server.moderation.audit.record import AuditRecord
 from turnwise_server.moderation.detector import Detector
 from turnwise_server.moderation.layer import RefusalLayer
 from turnwise_server.moderation.make_detector import make_detector
+
+_log = structlog.get_logger()
 
 POLL_S = 2.0
 """How long a changed policy file may stay unseen, in seconds; SIGHUP has it read at once."""
@@ -71,6 +75,8 @@ class Enforcement:
             self._orphans += [detector for key, detector in made.items() if key not in before]
             raise
         layer = RefusalLayer(loaded, {detector.id: detector for detector in made.values()})
+        for stage, categories in layer.unguarded.items():
+            _log.warning("categories_without_detector", stage=stage, categories=sorted(categories))
         with self._lock:
             if self._current is not None:
                 self._retired.append(self._current)

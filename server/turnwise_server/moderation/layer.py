@@ -63,6 +63,21 @@ class RefusalLayer:
         """Replies that passed. A request may not say all that a reply may, so they are known as replies only."""
 
     @property
+    def unguarded(self) -> dict[Stage, frozenset[str]]:
+        """The grave categories about which something should be done, and that no detector can find, by stage."""
+        found: dict[Stage, frozenset[str]] = {}
+        for stage, panel in self._panels.items():
+            wanted = {
+                each.id
+                for each in self.policy.categories
+                if each.on_error == "closed"
+                and (each.input if stage == "input" else each.output).action != "allow"
+            }
+            if missing := frozenset(wanted) - panel.covered:
+                found[stage] = missing
+        return found
+
+    @property
     def overridable(self) -> frozenset[str]:
         """The categories that a request may override whose key is allowed to."""
         return frozenset(self._categories) - frozenset(self.policy.override.never)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import structlog
 
 from support.guarded_server import WordDetector
 from support.policies import changed_policy, policy_file
@@ -74,6 +75,15 @@ async def test_a_policy_whose_detectors_cannot_be_loaded_leaves_the_one_before(t
     await enforcement.tidy()
     assert open_detectors(workshop) == ["first"]
     await enforcement.close()
+
+
+def test_categories_that_no_detector_can_find_are_told() -> None:
+    with structlog.testing.capture_logs() as lines:
+        Enforcement(make=Workshop().make).enact(changed_policy({"detectors": [FIRST]}))
+    (told, _) = lines
+    assert (told["event"], told["stage"]) == ("categories_without_detector", "input")
+    assert "hate" in told["categories"]
+    assert "weapons" not in told["categories"]
 
 
 def test_without_a_detector_that_can_be_loaded_nothing_begins() -> None:

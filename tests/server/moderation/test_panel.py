@@ -48,7 +48,7 @@ async def test_every_sample_has_the_reading_of_its_own_text() -> None:
     assert [each.detector for each in asked] == ["quick"]
 
 
-async def test_detectors_are_asked_about_sixteen_samples_at_most() -> None:
+async def test_detectors_are_asked_about_a_few_samples_at_a_time() -> None:
     sizes: list[int] = []
 
     class Counting(ScoreDetector):
