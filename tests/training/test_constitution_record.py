@@ -67,6 +67,19 @@ def test_a_broken_policy_stops_a_stage_before_its_first_step(sft_recipe: Path, t
     assert not (tmp_path / "runs" / "sft").exists()
 
 
+def test_rows_of_another_policy_are_refused(sft_recipe: Path, own_policy: Path, tmp_path: Path) -> None:
+    constitution = tmp_path / "constitution.yaml"
+    rules = {"output": str(tmp_path / "rules"), "policy_file": str(own_policy), "frames_each": 1}
+    constitution.write_text(yaml.safe_dump(rules))
+    rows = f"rows={{{train('constitution', constitution) / 'demonstrations.jsonl'}: 5}}"
+    with pytest.raises(ConfigurationError, match=r"made of another policy \('own', .*set `policy_file`"):
+        train("sft", sft_recipe, rows)
+    with pytest.raises(
+        ConfigurationError, match="no tokenizer"
+    ):  # the policy fits; what comes next is the model
+        train("sft", sft_recipe, rows, f"policy_file={own_policy}")
+
+
 def test_a_policy_that_is_not_there_is_a_missing_input(sft_recipe: Path) -> None:
     arguments = ["sft", str(sft_recipe), "policy_file=nowhere.yaml", "--dry-run"]
     facts = json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout)

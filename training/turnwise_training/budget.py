@@ -35,7 +35,7 @@ def budget(config: StageConfig) -> dict[str, object]:
     """
     parameters = _parameters(config)
     state_bytes = None if parameters is None else round(parameters * bytes_per_parameter(config))
-    missing = [str(path) for path in _inputs(config) if not path.exists()]
+    missing = [str(path) for path in inputs(config) if not path.exists()]
     return {
         "missing_inputs": missing,
         "parameters": parameters,
@@ -69,7 +69,7 @@ def bytes_per_parameter(config: StageConfig) -> float:
             return FROZEN_BYTES
 
 
-def _inputs(config: StageConfig) -> list[Path]:
+def inputs(config: StageConfig) -> list[Path]:
     """Return every directory and file of data a stage reads."""
     folders: list[Path | None] = []
     sources: Iterable[str] = ()

@@ -17,6 +17,7 @@ from turnwise_training.config import (
     TokenizerConfig,
     TrainedConfig,
 )
+from turnwise_training.constitution.manifest import require_rows_of
 from turnwise_training.policy import read_policy
 from turnwise_training.recipe import load_config
 
@@ -49,10 +50,13 @@ class Stage:
     def run(self, config: StageConfig, *, force: bool) -> None:
         """Run the stage to its end, going on from where it was.
 
-        Raises ConfigurationError before the first step for a policy that could not be named after the last.
+        Raises ConfigurationError before the first step for a policy that the checkpoint could not name after the last,
+        and for rows that were made of another.
         """
         if isinstance(config, TrainedConfig):
-            read_policy(config.policy_file)
+            from turnwise_training.budget import inputs
+
+            require_rows_of(read_policy(config.policy_file), inputs(config))
         _quieten_transformers()
         getattr(importlib.import_module(self.module), f"run_{self.name}")(config, force=force)
 

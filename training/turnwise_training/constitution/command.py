@@ -9,6 +9,7 @@ from pathlib import Path
 from turnwise_training.config import ConstitutionConfig
 from turnwise_training.constitution.feedback import tasks
 from turnwise_training.constitution.lessons import Lesson, distinct
+from turnwise_training.constitution.manifest import DEMONSTRATIONS, FORMAT, MANIFEST, PREFERENCES
 from turnwise_training.constitution.record import judged
 from turnwise_training.constitution.requests import Request, all_requests
 from turnwise_training.constitution.rules import Rules
@@ -16,9 +17,6 @@ from turnwise_training.data import Ranking
 from turnwise_training.policy import Policy, read_policy
 from turnwise_training.recipe import as_json
 from turnwise_training.run import file_sha256, refuse_finished, write_durably
-
-FORMAT = "turnwise-constitution-1"
-MANIFEST = "manifest.json"
 
 
 def describe(config: ConstitutionConfig) -> dict[str, object]:
@@ -80,9 +78,9 @@ def census(lessons: Iterable[Lesson]) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def _files(lessons: Iterable[Lesson]) -> dict[str, list[Lesson]]:
-    files: dict[str, list[Lesson]] = {"demonstrations.jsonl": [], "preferences.jsonl": []}
+    files: dict[str, list[Lesson]] = {DEMONSTRATIONS: [], PREFERENCES: []}
     for lesson in lessons:
-        name = "preferences.jsonl" if isinstance(lesson.row, Ranking) else "demonstrations.jsonl"
+        name = PREFERENCES if isinstance(lesson.row, Ranking) else DEMONSTRATIONS
         files[name].append(lesson)
     return files
 
