@@ -144,6 +144,27 @@ async def test_arguments_that_were_shown_are_taken_back_with_the_call() -> None:
     assert end["finish_reason"] == "content_filter"
 
 
+async def test_a_call_of_which_the_name_alone_was_shown_is_taken_back() -> None:
+    """A name of 38 characters ends where the first 40 characters do."""
+    name = "n" * 38
+    said = f'<tool_call>\n{{"name": "{name}", "arguments": {{"what": "{SHOWN[:75]}zorb"}}}}\n</tool_call>'
+    tool = {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
+    async with guarded_server(said, template=HERMES, context_length=2048) as server:
+        chunks = data_of(await server.chat(tools=[tool], stream=True))
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    calls = [call for choice in choices for call in choice["delta"].get("tool_calls", ())]
+    assert [call["function"]["arguments"] for call in calls] == [""]
+    assert choices[-2]["x_moderation"] == {"retract": True}
+
+
+async def test_a_form_has_no_caution_in_front() -> None:
+    question = [{"role": "user", "content": "What about my symptoms?"}]
+    async with guarded_server('{"a": 1}') as server:
+        free = await server.chat(messages=question)
+        held = await server.chat(messages=question, response_format=JSON_FORM)
+    assert message_of(free)[0] != message_of(held)[0] == '{"a": 1}'
+
+
 async def test_a_refusal_has_no_logprobs() -> None:
     async with guarded_server(EARLY) as server:
         for question in ({"messages": ASKED}, {}):

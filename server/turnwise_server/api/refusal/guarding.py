@@ -50,11 +50,13 @@ class GuardedReply:
             EngineDeadError: the engine ended before the reply did.
         """
         texts: dict[int, str] = {}
+        shown: set[int] = set()
         async for event in self.turn:
             if isinstance(event, Blocked):
                 texts.pop(event.index, None)
-                yield self.manner.refused(event)
+                yield self.manner.refused(event, retracts=event.index in shown)
                 continue
+            shown.add(event.index)
             if isinstance(event, TextDelta):
                 if event.index not in texts and (preface := self._preface(prepared)):
                     texts[event.index] = preface
@@ -72,9 +74,10 @@ class GuardedReply:
         return self.turn.input_verdict.is_unchecked or any(each.is_unchecked for each in self.turn.audits)
 
     def _preface(self, prepared: PreparedTurn) -> str:
-        """Return what the reply begins with before the model's own words; "" for nothing."""
+        """Return what the reply begins with before the model's own words; "" for nothing, as where these are JSON."""
         verdict = self.turn.input_verdict
-        if verdict.action != "caution" or verdict.category is None or not prepared.begins_message:
+        is_text = prepared.begins_message and not prepared.has_form
+        if verdict.action != "caution" or verdict.category is None or not is_text:
             return ""
         return self.manner.caution(verdict.category) + "\n\n"
 

@@ -83,8 +83,8 @@ class Manner:
             self.layer.category(category), self.accept_language, self.layer.policy.language_default
         )
 
-    def refused(self, blocked: Blocked) -> Refused:
-        """Return a blocked choice as it is shown."""
+    def refused(self, blocked: Blocked, *, retracts: bool) -> Refused:
+        """Return a blocked choice as it is shown; it `retracts` what was shown of it before, if anything was."""
         policy = self.layer.policy
         if blocked.category is None or blocked.category == LEAK:
             text = LEAK_TEXT
@@ -97,6 +97,6 @@ class Manner:
             category=(blocked.category or POLICY) if policy.refusal.reveal_category else POLICY,
             text=text,
             style=self.style,
-            retracts=blocked.sent_chars > 0,
+            retracts=retracts,
             finish_reason=blocked.finish_reason,
         )
