@@ -64,10 +64,10 @@ Messages = list[dict[str, str]]
 
 
 def question(draw: random.Random) -> str:
-    """Return a harmless question of about thirty words that no other one begins like."""
+    """Return a harmless question of about 120 characters that no other one begins like; people's are 60 to 110."""
     return (
         f"{draw.randrange(10_000)}. {draw.choice(OPENINGS)} {draw.choice(TASKS)} {draw.choice(THINGS)}? "
-        f"I ask because {draw.choice(REASONS)}, and {draw.choice(REASONS)}. Please answer in a few sentences."
+        f"I ask because {draw.choice(REASONS)}."
     )
 
 
@@ -90,13 +90,18 @@ async def first_tokens(ports: Mapping[str, int], rounds: int, turns: int) -> dic
     for round_ in range(rounds):
         draw = random.Random(1000 * turns + round_)
         questions = [question(draw) for _ in range(turns)]
-        for name in draw.sample(list(ports), len(ports)):
-            times[name].append(1000 * await last_first_token_s(ports[name], questions))
+        found = {
+            name: 1000 * await last_first_token_s(ports[name], questions)
+            for name in draw.sample(list(ports), len(ports))
+        }
+        if all(found.values()):  # else a reply was empty
+            for name, first_token_ms in found.items():
+                times[name].append(first_token_ms)
     return times
 
 
 async def last_first_token_s(port: int, questions: Sequence[str]) -> float:
-    """Hold a conversation, and return the seconds to the first token of its last reply."""
+    """Hold a conversation, and return the seconds to the first token of its last reply; 0 if that is empty."""
     messages: Messages = []
     first_token_s = 0.0
     for each in questions:
@@ -152,14 +157,18 @@ async def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         flags = {mode: ["--policy", str(write_policy(folder, mode))] for mode in MODES}
-        ports = {}
-        for name, own in {"off": ["--unsafe-no-classifier"], **flags}.items():
-            ports[name] = free_port()
-            server = stack.enter_context(
+        ports = {name: free_port() for name in ("off", *MODES)}
+        servers = {
+            name: stack.enter_context(
                 running_server(
-                    arguments.model, ports[name], ["--model-name", "bench", *own, *arguments.flags]
+                    arguments.model,
+                    port,
+                    ["--model-name", "bench", *flags.get(name, ["--unsafe-no-classifier"]), *arguments.flags],
                 )
             )
+            for name, port in ports.items()
+        }
+        for name, server in servers.items():
             await wait_until_ready(ports[name], server)
         await first_tokens(ports, 3, 2)
         single = summary(await first_tokens(ports, arguments.rounds, 1))
