@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
@@ -12,6 +13,8 @@ from turnwise_server.api.validation import NoNul, RequestModel, fault
 
 MAX_INPUTS = 128
 """Most texts of one request, and most parts of one text."""
+MAX_CHARS = 32_000
+"""Longest text: about two seconds of one core, while other requests wait for their turn."""
 
 
 def _text_only(value: str) -> str:
@@ -31,19 +34,35 @@ def _kind_of_input(value: object) -> str | None:
     return "parts" if value and isinstance(value[0], dict) else "texts"
 
 
+InputText = Annotated[str, Field(min_length=1, max_length=MAX_CHARS), NoNul]
+
+
 class InputPart(RequestModel):
     """A part of a text. Pictures are refused, for nothing here can judge them."""
 
     type: Annotated[str, AfterValidator(_text_only)]
-    text: Annotated[str, Field(min_length=1), NoNul]
+    text: InputText
 
 
-InputText = Annotated[str, Field(min_length=1), NoNul]
+def _not_too_long(parts: list[InputPart]) -> list[InputPart]:
+    if (chars := len(_joined(parts))) <= MAX_CHARS:
+        return parts
+    raise fault(
+        "string_above_max_length",
+        f"Invalid '{{param}}': its parts are one text, of {chars} characters. The maximum length is {MAX_CHARS}.",
+    )
+
+
+def _joined(parts: Iterable[InputPart]) -> str:
+    """Return the text that parts are: each stands on a line of its own, as in the prompt of a message."""
+    return "\n".join(part.text for part in parts)
+
+
 Several = Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)
 Inputs = Annotated[
     Annotated[InputText, Tag("text")]
     | Annotated[list[InputText], Several, Tag("texts")]
-    | Annotated[list[InputPart], Several, Tag("parts")],
+    | Annotated[list[InputPart], Several, AfterValidator(_not_too_long), Tag("parts")],
     Discriminator(
         _kind_of_input,
         custom_error_type="string_or_array_of_strings or objects",
@@ -60,8 +79,8 @@ class ModerationRequest(RequestModel):
 
     @property
     def texts(self) -> list[str]:
-        """The texts, one for each result. Parts make one text, of which each stands on a line of its own."""
+        """The texts, one for each result."""
         if isinstance(self.input, str):
             return [self.input]
         texts = [each for each in self.input if isinstance(each, str)]
-        return texts or ["\n".join(each.text for each in self.input if isinstance(each, InputPart))]
+        return texts or [_joined(each for each in self.input if isinstance(each, InputPart))]

@@ -9,7 +9,7 @@ import pytest
 
 from support.fake_server import fake_server
 from support.guarded_server import guarded_server
-from turnwise_server.api.moderations.request import MAX_INPUTS
+from turnwise_server.api.moderations.request import MAX_CHARS, MAX_INPUTS
 from turnwise_server.auth import KeyRing, hash_key
 
 PICTURE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
@@ -34,6 +34,9 @@ INVALID: list[tuple[dict[str, Any], str, str]] = [
     ({"input": ["bake", TEXT]}, "input[1]", "invalid_type"),
     ({"input": [TEXT, "bake"]}, "input[1]", "invalid_type"),
     ({"input": ["bake"] * (MAX_INPUTS + 1)}, "input", "array_above_max_length"),
+    ({"input": "a" * (MAX_CHARS + 1)}, "input", "string_above_max_length"),
+    ({"input": ["bake", "a" * (MAX_CHARS + 1)]}, "input[1]", "string_above_max_length"),
+    ({"input": [TEXT | {"text": "a" * (MAX_CHARS // 2)}] * 2}, "input", "string_above_max_length"),
     ({"input": "a\0b"}, "input", "invalid_value"),
     ({"input": [{"type": "text"}]}, "input[0].text", "missing_required_parameter"),
     ({"input": [{"type": "text", "text": ""}]}, "input[0].text", "empty_string"),
