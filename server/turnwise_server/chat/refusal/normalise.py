@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from turnwise_server.chat.refusal.canonical import canonical, visible
+from turnwise_server.chat.refusal.carriers import from_literals, from_tables
 from turnwise_server.chat.refusal.encodings import DECODERS
 from turnwise_server.chat.refusal.leet import readings
 from turnwise_server.chat.refusal.policy_stages import Normaliser
@@ -41,7 +42,8 @@ def forms(text: str, settings: Normaliser) -> tuple[Form, ...]:
     """
     unique: dict[str, Form] = {}
     for name, reading in _readings(text, settings):
-        unique.setdefault(reading, Form(name, reading))
+        if reading or name == CANONICAL:
+            unique.setdefault(reading, Form(name, reading))
     return tuple(unique.values())
 
 
@@ -53,7 +55,7 @@ def _readings(text: str, settings: Normaliser) -> Iterator[tuple[str, str]]:
 
 
 def _undisguised(text: str, settings: Normaliser) -> Iterator[tuple[str, str]]:
-    """Yield a text as it reads without decoding: canonical, with spelled words joined, with signs as letters."""
+    """Yield a text as it reads without decoding: canonical, spelled words joined, signs as letters, parts alone."""
     plain = _canonical(text, settings)
     yield CANONICAL, plain
     if settings.collapse_spacing and is_spelled(text):
@@ -62,6 +64,8 @@ def _undisguised(text: str, settings: Normaliser) -> Iterator[tuple[str, str]]:
     if settings.leet:
         for reading in readings(plain):
             yield "leet", _canonical(reading, settings)
+    yield "table", from_tables(plain)
+    yield "literals", from_literals(plain)
 
 
 def _canonical(text: str, settings: Normaliser, *, collapse_spacing: bool = True) -> str:
