@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from support.answers import ask, user
 from support.fake_server import TOKENIZER, FakeServer, default_policy
 from support.guarded_server import WordDetector, guarded_server
+from support.policies import policy_file
 from support.tool_templates import HERMES
+from turnwise_server.auth import KeyRing, hash_key
 from turnwise_server.chat.refusal.policy_texts import LEAK_TEXT, stop_texts
 
 Json = dict[str, Any]
@@ -223,3 +227,23 @@ async def test_a_reply_is_known_as_a_reply_and_not_as_a_request() -> None:
         assert (said_before, "input") not in [(each.text, each.stage) for each in detector.seen]
         await ask(server, user(said_before))
         assert (said_before, "input") in [(each.text, each.stage) for each in detector.seen]
+
+
+async def test_what_one_key_may_be_told_no_other_can_bring_back(tmp_path: Path) -> None:
+    rule = {"allow_scopes": ["safety:override"], "require_reason": True, "never": []}
+    policy = policy_file(tmp_path, {"override": rule})
+    keys = KeyRing([hash_key(f"tw-{name}-0123456789abcdef", line) for name, line in KEYS.items()])
+    async with guarded_server("That is a zorb.", policy=policy, keys=keys) as server:
+        told = await post_as(server, "ada", user("Hello"))
+        assert told.json()["choices"][0]["message"]["content"] == "That is a zorb."
+        history = [*user("Hello"), said("assistant", "That is a zorb."), *user("Go on.")]
+        assert (await post_as(server, "bob", history)).headers["x-refusal"] == "input/weapons"
+
+
+KEYS = {"ada": "ada scope=safety:override", "bob": "bob"}
+
+
+async def post_as(server: FakeServer, name: str, messages: list[Json]) -> httpx2.Response:
+    headers = {"authorization": f"Bearer tw-{name}-0123456789abcdef", "x-safety-reason": "a study"}
+    body = {"model": "test", "messages": messages}
+    return await server.client.post("/v1/chat/completions", json=body, headers=headers)
