@@ -28,7 +28,7 @@ class Detector(Part):
     stage: tuple[Stage, ...] = Field(default=("input", "output"), min_length=1)
     """What it scores."""
     deadline_ms: int = Field(default=800, ge=1, le=60_000)
-    """How long it may take for one message, in milliseconds; then it counts as failed."""
+    """How long it may take for four windows of a text, in milliseconds; then it counts as failed."""
     when: Condition | None = None
     """When it is asked. Default: always."""
     path: Text | None = None
@@ -108,7 +108,7 @@ class Leak(Part):
     system_ngram: int = Field(default=12, ge=4, le=100)
     """Length of the word sequences that reply and system prompt are compared by, in words."""
     min_overlap: float = Field(default=0.5, gt=0, le=1)
-    """The share of the system prompt's sequences from which a reply repeats it."""
+    """The share of such sequences that, in a stretch twice as long, a reply may have in common with the system prompt."""
     action: Literal["annotate", "block"] = "block"
     """What happens then; as for the categories."""
 
