@@ -154,7 +154,7 @@ def test_shares_leave_errors_out_and_stand_beside_each_other() -> None:
     assert (harmful["n"], harmful["shares"]["layer"]["judged"]) == (4, 3)
     assert harmless["shares"]["layer"]["refused"] == 1
     assert figures["columns"]["layer"]["refused_harmless"] == ["b:1"]
-    assert figures["columns"]["layer"]["errors"] == 1
+    assert figures["columns"]["layer"]["error_reasons"] == {"status 500": 1}
 
 
 def test_self_harm_and_minors_have_their_own_lines_even_without_rows() -> None:

@@ -90,6 +90,7 @@ def _column(rows: Sequence[SafetyRow], outcomes: Sequence[Outcome], sources: Seq
     return {
         "has_words": all(each.score is None for each in outcomes),
         "errors": sum(bool(each.error) for each in outcomes),
+        "error_reasons": Counter(each.error for each in outcomes if each.error),
         "unchecked": sum(each.layer == "skipped" for each in outcomes),
         "recall_of_requests": _share(each for row, each in pairs if row.unsafe and row.kind == "request"),
         "worst_false_refusals": {
