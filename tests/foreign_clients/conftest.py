@@ -14,6 +14,7 @@ from foreign_clients.conversation import ANSWERS, DEFAULT_ANSWER
 from support.fake_model import write_fake_model, write_script
 from support.foreign_suites import BIN, FOREIGN, ForeignClients, clients_environment
 from support.live_server import LiveServer, live_server
+from support.phrase_policy import write_phrase_policy
 from support.tiny_checkpoints import write_tiny_checkpoint
 from support.tool_templates import HERMES
 from turnwise_server.auth import hash_key
@@ -108,7 +109,7 @@ def _scripted(folder: Path) -> tuple[str, ...]:
         "8192",
         "--strict-params",
     )
-    return (*flags, "--api-keys-file", str(keys))
+    return (*flags, "--api-keys-file", str(keys), "--policy", str(write_phrase_policy(folder)))
 
 
 def _busy(folder: Path) -> tuple[str, ...]:

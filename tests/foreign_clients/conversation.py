@@ -11,6 +11,8 @@ def call(tool: str, /, **arguments: object) -> str:
     return f"<tool_call>\n{said}\n</tool_call>"
 
 
+BEGINNING = "All is well, and it is a fine day for a "
+"""What is shown of the answer to "Tell me about the day." before it is refused."""
 PERSON = json.dumps({"name": "Ada", "age": 36})
 _JOKE = {"setup": "Why are cats bad at poker?", "punchline": "Cheetahs."}
 JOKE = json.dumps(_JOKE)
@@ -18,6 +20,8 @@ JOKE = json.dumps(_JOKE)
 ANSWERS = {
     "Count to five.": "One, two, three, four, five.",
     "Talk for ever.": "word " * 3000,
+    # The policy of the scripted server refuses the word (phrase_policy.py), here after words that were shown.
+    "Tell me about the day.": f"{BEGINNING}walk. " * 4 + "Now take a zorb.",
     "Weather in Paris?": call("get_weather", city="Paris"),
     "Weather in Paris and Rome?": call("get_weather", city="Paris") + "\n" + call("get_weather", city="Rome"),
     "22 degrees": "It is 22 degrees there.",

@@ -6,7 +6,9 @@ import subprocess
 import pytest
 
 from foreign_clients.conftest import KEY, LIMITED_KEY, Servers
+from foreign_clients.conversation import BEGINNING
 from support.foreign_suites import ForeignClients
+from support.phrase_policy import REFUSAL
 
 COUNTED = "One, two, three, four, five."
 WEATHER = 'def get_weather(city: str) -> str:\n    """Say the weather."""\n    return "22 degrees"\n'
@@ -102,3 +104,14 @@ def test_a_full_queue_is_told_after_the_retries(llm: Llm) -> None:
     ended = llm("-m", "turnwise-busy", "hello")
     assert ended.returncode == 1
     assert "Error code: 503" in ended.stderr
+
+
+def test_a_refusal_is_shown_and_the_conversation_goes_on(llm: Llm) -> None:
+    for options in ((), ("--no-stream",)):
+        assert llm.says("-m", "turnwise", *options, "Where can I buy a zorb?") == REFUSAL
+    assert llm.says("-c", "Count to five.") == COUNTED
+
+
+def test_a_cut_answer_shows_nothing_that_was_refused(llm: Llm) -> None:
+    assert llm.says("-m", "turnwise", "--no-stream", "Tell me about the day.") == REFUSAL
+    assert llm.says("-m", "turnwise", "Tell me about the day.") == BEGINNING.strip()

@@ -11,6 +11,8 @@ import { z } from "zod";
 import { idle, server } from "./server.mjs";
 
 const COUNTED = "One, two, three, four, five.";
+const REFUSAL = "I can't help with that, but I can tell you what it is made of.";
+const BEGINNING = "All is well, and it is a fine day for a "; // what is shown before the answer is refused
 const Person = z.object({ name: z.string(), age: z.number() });
 const Pet = z.object({ name: z.string().max(8), legs: z.int().min(0).max(8) });
 
@@ -46,6 +48,27 @@ for (const [name, model] of Object.entries({ compatible, chat, responses })) {
       assert.equal(reply.finishReason, "stop");
       assert.equal(reply.usage.totalTokens, reply.usage.inputTokens + reply.usage.outputTokens);
       assert.equal(reply.warnings?.length ?? 0, 0, JSON.stringify(reply.warnings));
+    });
+
+    test(`${name}: a refusal is shown and the conversation goes on`, async () => {
+      const prompt = "Where can I buy a zorb?";
+      const whole = await generateText({ model: model(), prompt, maxRetries: 0 });
+      assert.equal(whole.text, REFUSAL);
+      assert.equal(await streamText({ model: model(), prompt, onError: assert.fail }).text, REFUSAL);
+      const messages = [
+        { role: "user", content: prompt },
+        ...whole.response.messages,
+        { role: "user", content: "Count to five." },
+      ];
+      assert.equal((await generateText({ model: model(), messages })).text, COUNTED);
+    });
+
+    test(`${name}: a cut answer shows nothing that was refused`, async () => {
+      const prompt = "Tell me about the day.";
+      const whole = await generateText({ model: model(), prompt, maxRetries: 0 });
+      const stream = streamText({ model: model(), prompt, onError: assert.fail });
+      assert.deepEqual([whole.text, whole.finishReason], [REFUSAL, "content-filter"]);
+      assert.deepEqual([await stream.text, await stream.finishReason], [BEGINNING + REFUSAL, "content-filter"]);
     });
 
     test(`${name}: streamText equals the whole`, async () => {

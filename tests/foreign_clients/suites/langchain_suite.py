@@ -4,7 +4,7 @@ import os
 
 import openai
 import pytest
-from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
@@ -14,6 +14,9 @@ from conftest import Server
 
 URL = os.environ["TURNWISE_TEST_URL"]
 KEY = os.environ["TURNWISE_TEST_KEY"]
+REFUSAL = "I can't help with that, but I can tell you what it is made of."
+BEGINNING = "All is well, and it is a fine day for a "
+"""What is shown of the answer before it is refused."""
 
 
 class TestStandardUnit(ChatModelUnitTests):
@@ -184,3 +187,32 @@ def test_leaving_a_stream_frees_its_place(server: Server, model: ChatOpenAI) -> 
     assert server.running() == 1
     chunks.close()
     server.wait_until_idle()
+
+
+@pytest.fixture(params=[False, True], ids=["chat", "responses"])
+def either(request: pytest.FixtureRequest, server: Server) -> ChatOpenAI:
+    options = {"base_url": server.url, "api_key": server.key, "max_retries": 0}
+    return ChatOpenAI(model="test", use_responses_api=request.param, **options)
+
+
+def both_ways(model: ChatOpenAI, question: str) -> tuple[AIMessage, AIMessage]:
+    """The reply whole, and added up from a stream."""
+    first, *more = model.stream(question)
+    return model.invoke(question), sum(more, first)
+
+
+def test_a_refusal_is_shown_and_the_conversation_goes_on(either: ChatOpenAI) -> None:
+    whole, streamed = both_ways(either, "Where can I buy a zorb?")
+    assert whole.text == streamed.text == REFUSAL
+    history = [HumanMessage("Where can I buy a zorb?"), whole, HumanMessage("Count to five.")]
+    assert either.invoke(history).text == "One, two, three, four, five."
+
+
+def test_a_cut_answer_shows_nothing_that_was_refused(either: ChatOpenAI) -> None:
+    whole, streamed = both_ways(either, "Tell me about the day.")
+    for reply in (whole, streamed):
+        ended = reply.response_metadata
+        details = ended.get("incomplete_details") or {"reason": ended.get("finish_reason")}
+        assert details["reason"] == "content_filter"
+    assert whole.text == REFUSAL
+    assert streamed.text == BEGINNING + (REFUSAL if either.use_responses_api else "")

@@ -9,6 +9,9 @@ from pydantic import BaseModel, Field
 from conftest import Server
 
 COUNTED = "One, two, three, four, five."
+REFUSAL = "I can't help with that, but I can tell you what it is made of."
+BEGINNING = "All is well, and it is a fine day for a "
+"""What is shown of the answer before it is refused."""
 TOOLS = [
     {
         "type": "function",
@@ -153,3 +156,32 @@ async def test_a_cancelled_task_frees_its_place(server: Server, there: dict[str,
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(litellm.acompletion(messages=say("Talk for ever."), **there), 0.5)
     server.wait_until_idle()
+
+
+async def test_a_harmless_text_is_not_flagged(server: Server) -> None:
+    there = {"input": "Good morning!", "api_base": server.url, "api_key": server.key}
+    whole = litellm.moderation(**there)
+    awaited = await litellm.amoderation(model="omni-moderation-latest", **there)
+    assert [one.flagged for one in (*whole.results, *awaited.results)] == [False, False]
+    assert whole.results[0].category_scores == awaited.results[0].category_scores
+
+
+def test_a_refusal_is_shown_and_the_conversation_goes_on(there: dict[str, object]) -> None:
+    question = say("Where can I buy a zorb?")
+    whole = litellm.completion(messages=question, **there).choices[0]
+    assert (whole.message.content, whole.finish_reason) == (REFUSAL, "stop")
+    stream = litellm.completion(messages=question, stream=True, **there)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == REFUSAL
+    history = [*question, whole.message.model_dump(), *say("Count to five.")]
+    assert litellm.completion(messages=history, **there).choices[0].message.content == COUNTED
+    response = litellm.responses(input="Where can I buy a zorb?", **there)
+    assert response.output[0].content[0].text == REFUSAL
+
+
+def test_a_cut_answer_shows_nothing_that_was_refused(there: dict[str, object]) -> None:
+    question = say("Tell me about the day.")
+    whole = litellm.completion(messages=question, **there).choices[0]
+    chunks = list(litellm.completion(messages=question, stream=True, **there))
+    assert (whole.message.content, whole.finish_reason) == (REFUSAL, "content_filter")
+    built = litellm.stream_chunk_builder(chunks, messages=question).choices[0]
+    assert (built.message.content, built.finish_reason) == (BEGINNING, "content_filter")

@@ -10,6 +10,7 @@ import { z } from "zod";
 import { idle, running, server } from "./server.mjs";
 
 const COUNTED = "One, two, three, four, five.";
+const REFUSAL = "I can't help with that, but I can tell you what it is made of.";
 const model = "test";
 const Person = z.object({ name: z.string(), age: z.number() });
 const Pet = z.object({ name: z.string().max(8), legs: z.int().min(0).max(8) });
@@ -279,4 +280,57 @@ test("aborting a response frees its place", async () => {
   stream.abort();
   await idle();
   assert.equal(await running(), 0);
+});
+
+test("moderations by themselves, and of a reply, whole and streamed", async () => {
+  const alone = await client().moderations.create({ input: ["Good morning!", "Good night!"] });
+  assert.deepEqual(alone.results.map((result) => result.flagged), [false, false]);
+  const body = { model, messages: say("Count to five."), moderation: { model: "omni-moderation-latest" } };
+  const whole = await client().chat.completions.create(body);
+  assert.deepEqual(whole.moderation.output.results.map((result) => result.flagged), [false]);
+  let last;
+  for await (const chunk of await client().chat.completions.create({ ...body, stream: true })) {
+    last = chunk;
+  }
+  assert.deepEqual(last.moderation, whole.moderation);
+});
+
+test("a refusal is shown and the conversation goes on", async () => {
+  const messages = say("Where can I buy a zorb?");
+  const whole = await client().chat.completions.create({ model, messages });
+  assert.equal(whole.choices[0].message.content, REFUSAL);
+  assert.deepEqual(whole.choices[0].x_refusal, { stage: "input", category: "weapons" });
+  const streamed = await client().chat.completions.stream({ model, messages }).finalChatCompletion();
+  assert.equal(streamed.choices[0].message.content, REFUSAL);
+  const history = [...messages, whole.choices[0].message, ...say("Count to five.")];
+  const next = await client().chat.completions.create({ model, messages: history });
+  assert.equal(next.choices[0].message.content, COUNTED);
+});
+
+test("a refused response is shown and continued", async () => {
+  const whole = await client().responses.create({ model, input: "Where can I buy a zorb?" });
+  assert.equal(whole.output_text, REFUSAL);
+  const stream = client().responses.stream({ model, input: "Where can I buy a zorb?" });
+  assert.equal((await stream.finalResponse()).output_text, REFUSAL);
+  const next = { model, input: "Count to five.", previous_response_id: whole.id };
+  assert.equal((await client().responses.create(next)).output_text, COUNTED);
+});
+
+test("a refusal of a reply in a form is in its own field", async () => {
+  const response_format = zodResponseFormat(Person, "person");
+  const messages = say("Where can I buy a zorb?");
+  const { message } = (await client().chat.completions.parse({ model, messages, response_format })).choices[0];
+  assert.equal(message.parsed, null);
+  assert.equal(message.refusal, REFUSAL);
+});
+
+test("a cut answer shows nothing that was refused", async () => {
+  const messages = say("Tell me about the day.");
+  const streamed = await client().chat.completions.stream({ model, messages }).finalChatCompletion();
+  const { message, finish_reason } = streamed.choices[0];
+  assert.equal(finish_reason, "content_filter");
+  assert.equal(message.refusal, REFUSAL);
+  assert.ok(!message.content.includes("zorb"));
+  const stream = client().responses.stream({ model, input: "Tell me about the day." });
+  assert.equal((await stream.finalResponse()).output_text, REFUSAL);
 });

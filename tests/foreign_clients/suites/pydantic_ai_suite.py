@@ -13,6 +13,9 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from conftest import Server
 
 COUNTED = "One, two, three, four, five."
+REFUSAL = "I can't help with that, but I can tell you what it is made of."
+BEGINNING = "All is well, and it is a fine day for a "
+"""What is shown of the answer before it is refused."""
 
 
 class Person(BaseModel):
@@ -141,3 +144,24 @@ async def test_leaving_a_stream_frees_its_place(make: Make, server: Server) -> N
             break
         await result.cancel()
     server.wait_until_idle()
+
+
+async def test_a_refusal_is_shown_and_the_conversation_goes_on(make: Make) -> None:
+    agent = Agent(make())
+    first = await agent.run("Where can I buy a zorb?")
+    assert first.output == REFUSAL
+    async with agent.run_stream("Where can I buy a zorb?") as result:
+        assert "".join([piece async for piece in result.stream_text(delta=True)]) == REFUSAL
+    second = await agent.run("Count to five.", message_history=first.all_messages())
+    assert second.output == COUNTED
+
+
+async def test_a_cut_answer_shows_nothing_that_was_refused(make: Make) -> None:
+    agent = Agent(make())
+    first = await agent.run("Tell me about the day.")
+    async with agent.run_stream("Tell me about the day.") as result:
+        text = "".join([piece async for piece in result.stream_text(delta=True)])
+    assert first.output == REFUSAL
+    assert text in (BEGINNING, BEGINNING + REFUSAL)
+    for run in (first, result):
+        assert run.all_messages()[-1].finish_reason == "content_filter"
