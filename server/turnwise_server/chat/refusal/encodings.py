@@ -37,7 +37,7 @@ _LETTERS: Final = re.compile("[a-z]{3,}")
 def from_base64(text: str) -> str:
     """Return what the base64 in a text decodes to, of either alphabet, whole or wrapped."""
     unwrapped = _BASE64_LINES.sub("", text.translate(_BASE64_URL))
-    return _texts(_base64_bytes(match[0]) for match in _BASE64.finditer(unwrapped))
+    return _texts(_base64_bytes, (match[0] for match in _BASE64.finditer(unwrapped)), 4)
 
 
 def _base64_bytes(piece: str) -> bytes:
@@ -47,8 +47,11 @@ def _base64_bytes(piece: str) -> bytes:
 
 def from_hex(text: str) -> str:
     """Return what the hexadecimal bytes in a text say: `68656c6c6f`, `68 65`, `0x68`, `\\x68`."""
-    pieces = (match[0] for match in _HEX.finditer(_HEX_NOISE.sub("", text)))
-    return _texts(binascii.unhexlify(piece[: len(piece) & ~1]) for piece in pieces)
+    return _texts(_hex_bytes, (match[0] for match in _HEX.finditer(_HEX_NOISE.sub("", text))), 2)
+
+
+def _hex_bytes(piece: str) -> bytes:
+    return binascii.unhexlify(piece[: len(piece) & ~1])
 
 
 def from_url(text: str) -> str:
@@ -85,9 +88,12 @@ DECODERS: Final[Mapping[Encoding, Callable[[str], str]]] = MappingProxyType(
 )
 
 
-def _texts(pieces: Iterable[bytes]) -> str:
-    decoded = (piece.decode("utf-8", "replace") for piece in pieces)
-    return "\n".join(text for text in decoded if is_printable(text))
+def _texts(decode: Callable[[str], bytes], pieces: Iterable[str], digits: int) -> str:
+    """Return what pieces say that may have lost their beginning, as in a window: `digits` make up whole bytes."""
+    readings = (
+        (decode(piece[start:]).decode("utf-8", "replace") for start in range(digits)) for piece in pieces
+    )
+    return "\n".join(filter(None, (next(filter(is_printable, reading), "") for reading in readings)))
 
 
 def _clearer(pairs: Iterable[tuple[str, str]]) -> str:

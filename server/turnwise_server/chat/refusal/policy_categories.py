@@ -95,7 +95,7 @@ class Category(Part):
     output: OutputRule
     """What happens to replies."""
     on_error: Literal["closed", "open"] = "closed"
-    """Where a detector that covers it could not answer: `closed` gives error 503, `open` goes on unchecked and says so."""
+    """Where a detector that covers it fails: `closed` gives error 503, `open` goes on unchecked and says so."""
     refusal: Refusal | None = None
     """How it is refused; training makes demonstrations of it."""
     safe_completion: SafeCompletion | None = None

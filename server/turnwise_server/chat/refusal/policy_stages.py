@@ -108,7 +108,7 @@ class Leak(Part):
     system_ngram: int = Field(default=12, ge=4, le=100)
     """Length of the word sequences that reply and system prompt are compared by, in words."""
     min_overlap: float = Field(default=0.5, gt=0, le=1)
-    """The share of such sequences that, in a stretch twice as long, a reply may have in common with the system prompt."""
+    """The share of such sequences that a stretch twice as long may have in common with the system prompt."""
     action: Literal["annotate", "block"] = "block"
     """What happens then; as for the categories."""
 
