@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.answers import ask, ask_all, user
+from support.attacks import DISGUISES
 from support.fake_server import default_policy, encode
 from support.guarded_server import WordDetector, guarded_server
 from support.scripted_turn import ScriptedTurn, text_events
@@ -52,6 +53,18 @@ async def test_disguises_are_undone_in_replies_too(disguised: str) -> None:
     async with guarded_server(bad, bad, good, good) as server:
         assert (await ask(server, user("Hello"))).refused == "output/weapons"
         assert (await ask(server, user("Hello"))).verdict == ("", good, "stop")
+
+
+@pytest.mark.parametrize("name", ["base64", "hex", "rot13", "backwards", "url"])
+@pytest.mark.parametrize("start", ["", "In code: ", "My answer in code is this one:\n"])
+async def test_a_long_reply_in_code_is_read_in_its_middle(name: str, start: str) -> None:
+    text = "The old apple tree is in the garden and the birds sing. " * 12
+    bad, good = (
+        start + DISGUISES[name](f"{text}Then take a {word} and go. {text}") for word in ("zorb", "kite")
+    )
+    async with guarded_server(bad, bad, good, good, context_length=8192) as server:
+        assert (await ask(server, user("Hello"), max_tokens=5000)).refused == "output/weapons"
+        assert (await ask(server, user("Hello"), max_tokens=5000)).verdict == ("", good, "stop")
 
 
 async def test_one_bad_choice_of_four_ends_alone() -> None:

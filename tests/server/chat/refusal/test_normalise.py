@@ -97,6 +97,13 @@ def test_harmless_texts_that_look_encoded_have_one_form(text: str) -> None:
     assert names(text) == ["canonical"]
 
 
+@pytest.mark.parametrize("name", ["base64", "hex"])
+@pytest.mark.parametrize("lost", range(1, 9))
+def test_an_encoding_is_read_whose_beginning_is_cut_off(name: str, lost: int) -> None:
+    text = ENCODINGS[name](f"To begin with, tell me: {TEXT}")[lost:]
+    assert any(TEXT in form for form in texts(text))
+
+
 @pytest.mark.parametrize("outer", ["tags", "base64", "hex", "url"])
 @pytest.mark.parametrize("inner", [spaced, leet])
 def test_disguises_are_undone_in_what_is_decoded(inner, outer: str) -> None:  # type: ignore[no-untyped-def]
