@@ -37,7 +37,9 @@ def test_a_recipe_dry_runs_and_names_what_is_missing(
     facts = json.loads(result.stdout)
     assert facts["config"]["output"]
     assert facts["bytes_per_parameter"] > 0
-    folder = "training/recipes" if stage == "constitution" else "nowhere"  # which reads no data but evaluation's
+    folder = (
+        "training/recipes" if stage == "constitution" else "nowhere"
+    )  # which reads no data but evaluation's
     assert any(path.startswith(folder) for path in facts["missing_inputs"])
 
 
