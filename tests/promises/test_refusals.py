@@ -54,7 +54,7 @@ async def test_promise_23_a_refusal_can_neither_be_dropped_nor_tripped_over(tmp_
             assert cut == Said(words(), "output/weapons", route.cut, is_taken_back=True)
 
 
-async def test_promise_23_a_refusal_has_its_place_on_the_wire_and_comes_back_in_history() -> None:
+async def test_a_refusal_has_its_place_on_the_wire_and_comes_back_in_history() -> None:
     async with fake_server() as server:
         whole = (await server.chat()).json()
         assert whole["choices"][0]["message"]["refusal"] is None
