@@ -103,10 +103,9 @@ class Panel:
     def _unsure(
         self, first: str, quick: Mapping[str, _Answers | None], everything: Sequence[int]
     ) -> Sequence[int]:
-        """Return which samples the detector that was asked first is unsure of: all of them, if it failed."""
-        if first not in quick:
-            return []
-        if (answers := quick[first]) is None:
+        """Return which samples the detector that was asked first is unsure of: all of them, if it gave no answers."""
+        # It gives none where it failed, and where it does not judge this stage.
+        if (answers := quick.get(first)) is None:
             return everything
         return [index for index, scores in answers.items() if self._labels[first].is_unsure(scores)]
 

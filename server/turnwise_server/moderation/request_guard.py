@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from turnwise_server.chat.messages import SYSTEM_ROLES, ClientMessage
@@ -69,10 +69,9 @@ class RequestGuard:
         Raises:
             ModerationUnavailableError: it could not be checked, and may not pass unchecked.
         """
-        leak = self.layer.policy.leak
-        if self._leak is not None and self._leak.is_leak(window):
-            start = max(0, offset - len(window))
-            return Verdict(leak.action, LEAK, place=Place(turn=index, start=start, end=offset))
+        leaked = self._leaked(index, window, offset)
+        if leaked.stops:
+            return leaked
         (reading,) = await self.layer.read(
             [self._with_beginning(index, window, offset)],
             "output",
@@ -81,7 +80,17 @@ class RequestGuard:
         )
         reading = reading.at("", index)
         self.output_readings[index] = merge((self.output_readings.get(index, Reading()), reading))
-        return self._decide("output", reading)
+        verdict = self._decide("output", reading)
+        if verdict.strength >= leaked.strength:
+            return verdict
+        return replace(leaked, scores=verdict.scores, is_unchecked=verdict.is_unchecked)
+
+    def _leaked(self, index: int, window: str, offset: int) -> Verdict:
+        """Return the verdict on a window by whether it gives the system text away."""
+        if self._leak is None or not self._leak.is_leak(window):
+            return Verdict()
+        start = max(0, offset - len(window))
+        return Verdict(self.layer.policy.leak.action, LEAK, place=Place(turn=index, start=start, end=offset))
 
     def _with_beginning(self, index: int, window: str, offset: int) -> str:
         """Return a window with what it goes on from, as far as a check sees: neither half of a word says what it is."""

@@ -84,6 +84,13 @@ async def test_the_slow_detector_judges_everything_where_the_quick_one_fails() -
     assert not readings[0].unchecked
 
 
+async def test_the_slow_detector_judges_everything_at_a_stage_that_the_quick_one_does_not() -> None:
+    rules = [QUICK | {"stage": ["output"]}, SLOW]
+    slow = WordDetector("slow")
+    readings, _ = await read(panel(WordDetector("quick"), slow, detectors=rules), "a", "a zorb")
+    assert weapons(readings) == [0.02, 0.9]
+
+
 async def test_what_a_failed_detector_covers_is_unchecked() -> None:
     readings, asked = await read(panel(WordDetector("quick", fails=True)), "a")
     assert readings[0].unchecked == {"weapons", "self_harm", "sexual_minors", "harassment"}

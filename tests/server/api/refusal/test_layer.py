@@ -212,6 +212,20 @@ async def test_a_cut_reply_is_made_anew_once_where_the_policy_says_so(tmp_path: 
         assert (await server.chat(**user("Hello."))).headers["x-refusal"] == "output/weapons"
 
 
+async def test_a_leak_that_is_only_noted_does_not_keep_the_rest_from_being_judged(tmp_path: Path) -> None:
+    secret = (
+        "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        * 2
+    )
+    policy = policy_file(tmp_path, {"leak": {"action": "annotate"}})
+    messages = [{"role": "system", "content": secret}, {"role": "user", "content": "Hello."}]
+    async with guarded_server(secret, "unread", f"{secret} A zorb.", policy=policy) as server:
+        assert words(await server.chat(messages=messages)) == secret
+        await server.chat(**user("Tell me about a zorb."))
+        cut = await server.chat(messages=messages)
+    assert cut.headers["x-refusal"] == "output/weapons"
+
+
 async def test_a_policy_that_changes_is_in_force_for_the_next_request(tmp_path: Path) -> None:
     policy = policy_file(tmp_path, {})
     async with guarded_server("Fine.", policy=policy) as server:
