@@ -13,6 +13,7 @@ import structlog
 from turnwise_server.chat.refusal.policy_file import LoadedPolicy
 from turnwise_server.chat.refusal.policy_holder import PolicyHolder
 from turnwise_server.chat.refusal.policy_stages import Detector as DetectorRule
+from turnwise_server.log import describe_exception
 from turnwise_server.moderation.audit.log import AuditLog
 from turnwise_server.moderation.audit.record import AuditRecord
 from turnwise_server.moderation.detector import Detector
@@ -154,6 +155,9 @@ async def follow_policy(
             pass
         must_read = asked.is_set()
         asked.clear()
-        await asyncio.to_thread(holder.refresh, must_read=must_read)
+        try:
+            await asyncio.to_thread(holder.refresh, must_read=must_read)
+        except Exception as error:  # noqa: BLE001 - a fault of one reload must not end those that come after it
+            _log.error("unexpected_error", **describe_exception(error))
         if enforcement is not None:
             await enforcement.tidy()

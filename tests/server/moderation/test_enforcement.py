@@ -1,17 +1,21 @@
 """A policy comes into force, another takes its place, and detectors live as long as requests need them."""
 
+import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
 import structlog
 
+from support.asgi_connection import until
 from support.guarded_server import WordDetector
 from support.policies import changed_policy, policy_file
+from turnwise_server.chat.refusal.policy_file import LoadedPolicy
 from turnwise_server.chat.refusal.policy_holder import PolicyHolder
 from turnwise_server.chat.refusal.policy_stages import Detector as DetectorRule
 from turnwise_server.errors import ConfigurationError
 from turnwise_server.moderation.detector import Detector
-from turnwise_server.moderation.enforcement import Enforcement
+from turnwise_server.moderation.enforcement import Enforcement, follow_policy
 
 FIRST = {"id": "first", "kind": "hf_sequence_classification", "path": "builtin:safety"}
 SECOND = {"id": "second", "kind": "hf_sequence_classification", "path": "builtin:safety"}
@@ -75,6 +79,25 @@ async def test_a_policy_whose_detectors_cannot_be_loaded_leaves_the_one_before(t
     await enforcement.tidy()
     assert open_detectors(workshop) == ["first"]
     await enforcement.close()
+
+
+async def test_a_reload_that_breaks_does_not_end_those_after_it(tmp_path: Path) -> None:
+    holder = PolicyHolder(policy_file(tmp_path, {}))
+    enacted: list[str] = []
+
+    def enact(loaded: LoadedPolicy) -> None:
+        enacted.append(loaded.policy.name)
+        if loaded.policy.name == "broken":
+            raise MemoryError
+
+    holder.enact = enact
+    asked = asyncio.Event()
+    following = asyncio.create_task(follow_policy(holder, asked, None, interval_s=60))
+    for name in ("broken", "mended"):
+        policy_file(tmp_path, {"name": name})
+        asked.set()
+        await until(partial(enacted.__contains__, name))
+    following.cancel()
 
 
 def test_categories_that_no_detector_can_find_are_told() -> None:
