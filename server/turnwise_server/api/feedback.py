@@ -95,7 +95,7 @@ async def give_feedback(request: Request) -> Response:
     if standing is None:
         raise _not_stored(asked.id)
     if _is_refused(reply, standing.choice):
-        services.metrics.refusal_voted(standing.rating)
+        services.metrics.safety.refusal_voted(standing.rating)
     return json_response(_wire(standing).model_dump())
 
 

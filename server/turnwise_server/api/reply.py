@@ -68,7 +68,7 @@ class Reply:
         async for shown in self.guarded.events(self.prepared):
             if isinstance(shown, Refused):
                 self.record.headers["x-refusal"] = shown.header
-                self.services.metrics.refused(stage=shown.stage, category=shown.category)
+                self.services.metrics.safety.refused(stage=shown.stage, category=shown.category)
             yield shown
         if self.guarded.is_unchecked:
             self.record.headers["x-moderation"] = "skipped"
@@ -141,14 +141,14 @@ class Reply:
             self.record.request_id, self.prepared.id, self.model.name, self.record.key_id, guarded.user
         )
         for record in audit_records(guarded, origin):
-            self.services.metrics.decided(record)
+            self.services.metrics.safety.decided(record)
             if self.services.enforcement is not None:
                 self.services.enforcement.record(record)
         for asked in guarded.guard.asked.values():
-            self.services.metrics.detectors_asked(asked)
+            self.services.metrics.safety.detectors_asked(asked)
         for reading in guarded.guard.readings:
             for detector in filter(reading.disagrees, reading.shadow):
-                self.services.metrics.shadow_disagreed(detector)
+                self.services.metrics.safety.shadow_disagreed(detector)
 
     def _facts(self) -> ReplyFacts:
         sampling = self.prepared.sampling

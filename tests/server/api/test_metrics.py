@@ -63,7 +63,7 @@ async def test_metrics_come_in_the_prometheus_text_format() -> None:
 
 async def test_every_metric_is_documented_as_it_is_and_no_other() -> None:
     async with fake_server() as server:
-        metrics = server.services.metrics
+        metrics = server.services.metrics.safety
         metrics.refused(stage="input", category="violence")
         metrics.decided(replace(decision(), override=OverrideUse("safety:override", "a study")))
         metrics.detectors_asked([Asked("starter", None, 12.0, "deadline")])

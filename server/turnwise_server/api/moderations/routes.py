@@ -88,7 +88,7 @@ async def _read(services: Services, layer: RefusalLayer, texts: Sequence[str]) -
         asked: list[Asked] = []
         async with services.moderating:
             found = await layer.read(texts[start : start + TEXTS_AT_ONCE], "input", asked.append)
-        services.metrics.detectors_asked(asked)
+        services.metrics.safety.detectors_asked(asked)
         missed = (category for reading in found for category in unscored(layer.policy, reading))
         if any(category.on_error == "closed" for category in missed):
             raise ModerationUnavailableError("A text could not be checked.")

@@ -5,7 +5,7 @@ No label takes what a client makes up: models are served names, endpoints are ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, Metric, ProcessCollector
@@ -19,13 +19,11 @@ from turnwise_server.api.telemetry.endpoints import PROBES
 from turnwise_server.api.telemetry.engine_metrics import engine_families
 from turnwise_server.api.telemetry.interval_histogram import IntervalHistogram
 from turnwise_server.api.telemetry.request_facts import ReplyFacts, RequestFacts
+from turnwise_server.api.telemetry.safety_metrics import SafetyMetrics
 from turnwise_server.engine.base import EngineStats
-from turnwise_server.moderation.audit.record import AuditRecord
-from turnwise_server.moderation.panel import Asked
 
 PREFIX = "turnwise"
 OTHER = "other"
-NO_CATEGORY = "none"
 
 _NOT_REJECTED = frozenset({499, 500})
 """Statuses that nobody chose: the client left, or the server is at fault."""
@@ -50,35 +48,8 @@ class Metrics:
             "rejected", "Requests refused before the engine had them, by the code of the error.", ("reason",)
         )
         self._cancelled = self._counter("cancelled", "Replies stopped before their end.", ("reason",))
-        self._refusals = self._counter(
-            "refusals", "Conversations the model was not let answer.", ("stage", "category")
-        )
-        self._decisions = self._counter(
-            "safety_decisions",
-            "Texts judged, by what was done; an action `allow` has the category `none`.",
-            ("stage", "category", "action"),
-        )
-        self._safety_errors = self._counter(
-            "safety_errors", "Detectors that gave no scores in time.", ("detector", "reason")
-        )
-        self._overrides = self._counter(
-            "safety_overrides", "Texts let pass for a key that may override the policy.", ("category",)
-        )
-        self._shadow_disagreements = self._counter(
-            "safety_shadow_disagreement",
-            "Texts that a detector in shadow would have judged otherwise.",
-            ("detector",),
-        )
-        self._refusal_feedback = self._counter(
-            "refusal_feedback", "Votes on replies that were refused.", ("thumb",)
-        )
-        self._safety_latency = Histogram(
-            f"{PREFIX}_safety_latency_seconds",
-            "How long a detector took to judge a text.",
-            ("detector",),
-            registry=self._registry,
-            buckets=_TOKEN_BOUNDS_S,
-        )
+        self.safety = SafetyMetrics(PREFIX, self._registry)
+        """What the refusal layer does."""
         self._time_to_first_token = self._histogram(
             "time_to_first_token_seconds", "From the request's arrival to its first token.", _WAIT_BOUNDS_S
         )
@@ -145,32 +116,6 @@ class Metrics:
     def reply_cancelled(self, reason: Interruption) -> None:
         """Count a reply that was stopped before its end."""
         self._cancelled.labels(reason.value).inc()
-
-    def refused(self, *, stage: str, category: str) -> None:
-        """Count a conversation that was refused; both words come from the refusal layer's closed sets."""
-        self._refusals.labels(stage, category).inc()
-
-    def decided(self, record: AuditRecord) -> None:
-        """Count a decision of the refusal layer."""
-        category = record.category or NO_CATEGORY
-        self._decisions.labels(record.stage, category, record.action).inc()
-        if record.override is not None:
-            self._overrides.labels(category).inc()
-
-    def detectors_asked(self, asked: Iterable[Asked]) -> None:
-        """Measure what detectors took, and count those that failed."""
-        for each in asked:
-            self._safety_latency.labels(each.detector).observe(each.ms / 1000)
-            if each.error is not None:
-                self._safety_errors.labels(each.detector, each.error).inc()
-
-    def shadow_disagreed(self, detector: str) -> None:
-        """Count a text that a detector which decides nothing would have judged otherwise."""
-        self._shadow_disagreements.labels(detector).inc()
-
-    def refusal_voted(self, thumb: str) -> None:
-        """Count a vote, `up` or `down`, on a reply that was refused."""
-        self._refusal_feedback.labels(thumb).inc()
 
     def exposition(self, engines: Mapping[str, EngineStats]) -> bytes:
         """Return everything in the Prometheus text format 0.0.4, with the figures of `engines` by served name."""
