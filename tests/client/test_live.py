@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TextIO, cast
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from support.live_server import wait_until
 from support.screen import Screen
 from turnwise_client.blocks import BlockCommitter
 from turnwise_client.live import LiveRegion, MarkdownDisplay, PlainDisplay
@@ -167,9 +167,8 @@ def test_what_is_taken_back_is_erased_as_far_as_it_is_on_the_screen(
     before = len(_show([shown], 60, lines).rows)
     with MarkdownDisplay(_console(60), cast("TextIO", screen), lambda: size, "waiting") as display:
         display.feed(shown)
-        deadline = time.monotonic() + 5
-        while redraws and shown and screen.text.endswith("waiting") and time.monotonic() < deadline:
-            time.sleep(0.01)
+        if redraws and shown:
+            wait_until(lambda: not screen.text.endswith("waiting"), 5)
         display.retract()
         display.feed("I cannot ")
         display.feed("help.")

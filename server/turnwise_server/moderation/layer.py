@@ -48,7 +48,6 @@ class RefusalLayer:
         """Take the detectors that the policy names, by id."""
         self.loaded = loaded
         self.policy: Policy = loaded.policy
-        self.detectors = detectors
         self._panels: dict[Stage, Panel] = {
             "input": Panel(loaded.policy, "input", detectors),
             "output": Panel(loaded.policy, "output", detectors),

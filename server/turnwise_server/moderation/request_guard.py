@@ -20,7 +20,7 @@ from turnwise_server.moderation.panel import Asked
 from turnwise_server.moderation.readings import Reading, merge
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class RequestGuard:
     """Judges what a client sent and what the model replies, and keeps what it found for the audit."""
 
@@ -40,9 +40,10 @@ class RequestGuard:
     """What was asked of detectors at each stage, in the order of their answers."""
     output_readings: dict[int, Reading] = field(default_factory=dict)
     """What detectors say of the reply so far, by choice."""
-    input_readings: list[Reading] = field(default_factory=list)
-    """What they say of the request; empty until they have said it."""
-    _input_ms: list[float] = field(default_factory=list)
+    input_reading: Reading | None = None
+    """What they say of the request, once they have said it."""
+    input_ms: float = 0.0
+    """How long the reading of the request took, in milliseconds; 0 while there is none."""
 
     async def judge_input(self) -> Verdict:
         """Return the verdict on what the client sent.
@@ -58,10 +59,9 @@ class RequestGuard:
             passed_over=self.layer.declined(self.messages),
             is_trusted=self.is_trusted,
         )
-        reading = await self.layer.read_input(texts, self.asked["input"].append)
-        self.input_readings.append(reading)
-        self._input_ms.append((time.perf_counter() - began) * 1000)
-        return self._decide("input", reading)
+        self.input_reading = await self.layer.read_input(texts, self.asked["input"].append)
+        self.input_ms = (time.perf_counter() - began) * 1000
+        return self._decide("input", self.input_reading)
 
     async def judge_output(self, index: int, window: str, offset: int) -> Verdict:
         """Return the verdict on the window of choice `index` that ends at `offset`.
@@ -107,12 +107,8 @@ class RequestGuard:
     @property
     def readings(self) -> tuple[Reading, ...]:
         """Everything that detectors said: of the request, and of each choice of the reply."""
-        return (*self.input_readings, *self.output_readings.values())
-
-    @property
-    def input_ms(self) -> float:
-        """How long the verdict on the request took, in milliseconds; 0 while there is none."""
-        return self._input_ms[-1] if self._input_ms else 0.0
+        first = () if self.input_reading is None else (self.input_reading,)
+        return (*first, *self.output_readings.values())
 
     @cached_property
     def question(self) -> str:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, TypeAdapter
 from support.fake_server import TOKENIZER, FakeServer
 from support.guarded_server import WordDetector, guarded_server
 from support.refusals import CUT, EARLY, QUESTION, SHOWN, policy_in_style, words
+from support.response_events import MESSAGE_EVENTS
 from support.responses import events_of, respond, text_of, types_of
 from support.tool_templates import HERMES
 
@@ -53,17 +54,7 @@ async def test_a_refusal_is_one_part_of_text(style: str, tmp_path: Path) -> None
         part = await part_of(server, input=QUESTION)
         types = types_of(await events(server, input=QUESTION))
     assert part == {"type": "output_text", "annotations": [], "logprobs": [], "text": words()}
-    assert types == [
-        "created",
-        "in_progress",
-        "output_item.added",
-        "content_part.added",
-        "output_text.delta",
-        "output_text.done",
-        "content_part.done",
-        "output_item.done",
-        "completed",
-    ]
+    assert types == MESSAGE_EVENTS
 
 
 async def test_in_the_style_field_a_refusal_is_a_part_of_its_own_type(tmp_path: Path) -> None:

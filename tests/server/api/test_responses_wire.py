@@ -9,22 +9,12 @@ from pydantic import TypeAdapter
 
 from support.asgi_connection import until
 from support.fake_server import encode, fake_server
+from support.response_events import MESSAGE_EVENTS
 from support.responses import connect, events_of, respond, text_of, types_of
 from turnwise_server.api.responses.wire import ModelResponse
 
 SDK_EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 RESPONSE_ID = re.compile(r"resp_[A-Za-z0-9]{24,}")
-ORDER = [
-    "created",
-    "in_progress",
-    "output_item.added",
-    "content_part.added",
-    "output_text.delta",
-    "output_text.done",
-    "content_part.done",
-    "output_item.done",
-    "completed",
-]
 FIXED: dict[str, Any] = {
     "object": "response",
     "status": "completed",
@@ -128,7 +118,7 @@ async def test_events_come_in_the_order_of_openai() -> None:
     async with fake_server("Hi!") as server:
         reply = await respond(server, stream=True)
     events = events_of(reply.text)
-    assert types_of(events) == ORDER
+    assert types_of(events) == MESSAGE_EVENTS
     assert events[0]["sequence_number"] == 0
     assert "[DONE]" not in reply.text
     assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -197,7 +187,7 @@ async def test_a_response_cut_by_its_limit_is_incomplete_and_says_why() -> None:
     async with fake_server("the quick brown fox " * 9) as server:
         whole = (await respond(server, max_output_tokens=16)).json()
         events = events_of((await respond(server, max_output_tokens=16, stream=True)).text)
-    assert types_of(events) == [*ORDER[:-1], "incomplete"]
+    assert types_of(events) == [*MESSAGE_EVENTS[:-1], "incomplete"]
     for response in (whole, events[-1]["response"]):
         assert response["status"] == "incomplete"
         assert response["incomplete_details"] == {"reason": "max_output_tokens"}
@@ -213,7 +203,7 @@ async def test_a_model_that_says_nothing_still_sends_a_message() -> None:
         events = events_of((await respond(server, stream=True)).text)
     assert text_of(whole) == ""
     assert len(whole["output"]) == 1
-    assert types_of(events) == [name for name in ORDER if name != "output_text.delta"]
+    assert types_of(events) == [name for name in MESSAGE_EVENTS if name != "output_text.delta"]
 
 
 @pytest.mark.parametrize("asked", [{"include": ["message.output_text.logprobs"]}, {"top_logprobs": 2}])

@@ -74,7 +74,7 @@ def moderation_of(guarded: GuardedReply, *, n: int) -> ReplyModeration:
     guard = guarded.guard
     written = 0 if guarded.turn.input_verdict.stops else n
     return ReplyModeration(
-        input=_results(guard.layer, guard.input_readings),
+        input=_results(guard.layer, [] if guard.input_reading is None else [guard.input_reading]),
         output=_results(guard.layer, [guard.output_readings.get(i, Reading()) for i in range(written)]),
     )
 

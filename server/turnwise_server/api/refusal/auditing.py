@@ -31,9 +31,9 @@ def audit_records(guarded: GuardedReply, origin: Origin) -> Iterator[AuditRecord
     What the model said behind a refused question concerns nobody: it is not recorded.
     """
     guard, turn = guarded.guard, guarded.turn
-    if guard.input_readings:
+    if guard.input_reading is not None:
         record = _record(
-            guarded, origin, "input", turn.input_verdict, guard.input_readings[-1], guard.asked["input"]
+            guarded, origin, "input", turn.input_verdict, guard.input_reading, guard.asked["input"]
         )
         place = turn.input_verdict.place
         yield replace(
