@@ -14,6 +14,12 @@ from turnwise_training.http_reward import FIRST_PAUSE_S, TIMEOUT_S, ask
 CONCURRENT_REQUESTS = 8
 
 
+def key_headers() -> dict[str, str]:
+    """Return the header with the key in the environment variable OPENAI_API_KEY; without one, none."""
+    key = os.environ.get("OPENAI_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 class ChatServer:
     """The first model that a server lists. A key in the environment variable OPENAI_API_KEY is sent to it."""
 
@@ -43,8 +49,7 @@ class ChatServer:
         raise RewardError(f"{url} lists no model: {answer!r:.200}")
 
     def _client(self) -> httpx2.Client:
-        key = os.environ.get("OPENAI_API_KEY")
-        return httpx2.Client(timeout=TIMEOUT_S, headers={"Authorization": f"Bearer {key}"} if key else {})
+        return httpx2.Client(timeout=TIMEOUT_S, headers=key_headers())
 
     def _choice(self, client: httpx2.Client, body: dict[str, object]) -> dict[str, Any]:
         url = f"{self.url}/chat/completions"

@@ -1,6 +1,5 @@
 """Asks a running server about texts, a few at a time, each of them once. It knows neither labels nor figures."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -8,7 +7,7 @@ from typing import Final
 
 import httpx2
 
-from turnwise_training.chat_server import ChatServer
+from turnwise_training.chat_server import ChatServer, key_headers
 from turnwise_training.safety.outcomes import Outcome, of_moderation, of_reply
 
 CONCURRENT_REQUESTS: Final = 4
@@ -44,10 +43,8 @@ class MeasuredServer:
     def _ask(
         self, path: str, bodies: Sequence[_Body], read: Callable[[httpx2.Response], Outcome]
     ) -> list[Outcome]:
-        key = os.environ.get("OPENAI_API_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
         with (
-            httpx2.Client(timeout=TIMEOUT_S, headers=headers) as client,
+            httpx2.Client(timeout=TIMEOUT_S, headers=key_headers()) as client,
             ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool,
         ):
             return list(pool.map(partial(_outcome, client, f"{self.url}/{path}", read), bodies))
