@@ -121,7 +121,8 @@ async def measure(arguments: argparse.Namespace) -> dict[str, object]:
     # What a busy machine judges late is no error of the policy.
     patient = [rule.model_copy(update={"deadline_ms": PATIENCE_MS}) for rule in loaded.policy.detectors]
     loaded = replace(loaded, policy=loaded.policy.model_copy(update={"detectors": patient}))
-    layer = RefusalLayer(loaded, {rule.id: make_detector(rule) for rule in loaded.policy.detectors})
+    detectors = {rule.id: make_detector(rule) for rule in loaded.policy.detectors}
+    layer = RefusalLayer(loaded, detectors)
     figures = []
     for source, rows in sorted(read_sources(config, names, each=arguments.each).items()):
         for kind, unsafe in sorted({(row.kind, row.unsafe) for row in rows}):
@@ -129,7 +130,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, object]:
             figure = await measure_texts(layer, texts, arguments.thresholds, joins=not unsafe)
             figures.append({"source": source, "kind": kind, "unsafe": unsafe, **figure})
             print(source, kind, "harmful" if unsafe else "harmless", figure["alone"], file=sys.stderr)
-    for detector in layer.detectors.values():
+    for detector in detectors.values():
         await detector.close()
     return {"policy": loaded.policy.name, "sha256": loaded.sha256, "role": arguments.role, "sources": figures}
 
