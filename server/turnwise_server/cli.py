@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -182,6 +183,8 @@ def audit_verify_command(
     from turnwise_server.moderation.audit.report import describe
     from turnwise_server.moderation.audit.verify import verify
 
+    if expect_last is not None and not re.fullmatch("[0-9a-f]{64}", expect_last):
+        raise typer.BadParameter("give the 64 hexadecimal digits that were noted", param_hint="--expect-last")
     try:
         checked = verify(path or audit_path(DEFAULT_NAME), expect_last)
     except OSError as error:

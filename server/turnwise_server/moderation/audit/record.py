@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
+from turnwise_server.chat.refusal.policy_types import Stage
 from turnwise_server.chat.refusal.verdict import Action
 
-AuditStage: TypeAlias = Literal["input", "output", "override", "moderation"]
 Wire: TypeAlias = Literal["content", "field", "both", "none"]
 Kind: TypeAlias = Literal["decision", "repair", "deletion", "loss"]
 Entry: TypeAlias = dict[str, object]
@@ -65,7 +65,7 @@ def _new_id() -> str:
 class AuditRecord:
     """One decision. What is None is left out of the file."""
 
-    stage: AuditStage
+    stage: Stage
     action: Action
     policy_sha256: str
     request_id: str
@@ -98,7 +98,6 @@ class AuditRecord:
     key_id: str | None = None
     user: str | None = None
     """See `user_digest`."""
-    conversation_id: str | None = None
     reply_id: str | None = None
     """The id of the reply that the client got, which votes name, too."""
     model: str | None = None

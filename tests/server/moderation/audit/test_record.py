@@ -6,8 +6,10 @@ import re
 import subprocess
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 from support.audits import decision, write_audit
+from turnwise_server.chat.refusal.policy_types import Stage
 from turnwise_server.moderation.audit.record import AuditRecord, DetectorRun, OverrideUse
 from turnwise_server.moderation.audit.verify import verify
 
@@ -32,6 +34,12 @@ def test_every_key_of_a_record_is_documented() -> None:
     assert documented == keys
 
 
+def test_every_stage_is_documented() -> None:
+    row = re.search(r"^\| `stage` \| (.*) \|$", DOCUMENT, re.MULTILINE)
+    assert row is not None
+    assert tuple(re.findall(r"`(\w+)`", row[1])) == get_args(Stage)
+
+
 def test_the_documented_command_computes_the_hash(tmp_path: Path) -> None:
     write_audit(tmp_path / "audit.jsonl", 3)
     command = re.search(r"^tail .*", DOCUMENT, re.MULTILINE)
@@ -54,7 +62,7 @@ def test_the_highest_score_is_named() -> None:
 
 def test_detectors_and_overrides_are_objects() -> None:
     record = AuditRecord(
-        stage="override",
+        stage="input",
         action="allow",
         policy_sha256="",
         request_id="",

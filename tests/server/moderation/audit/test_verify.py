@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from support.audits import RULES, entry, write_audit
+from turnwise_server.cli import app
 from turnwise_server.moderation.audit.chain import GENESIS, Link, seal
 from turnwise_server.moderation.audit.files import old_files
 from turnwise_server.moderation.audit.verify import verify
@@ -180,6 +182,16 @@ def test_the_command_names_file_and_line_of_the_first_fault(tmp_path: Path) -> N
     ended = run_verify(str(path), data_home=tmp_path)
     assert ended.returncode == 1
     assert ended.stdout.startswith("BROKEN at audit.jsonl:2: changed: ")
+
+
+@pytest.mark.parametrize("noted", ["", "last hash: 12", "A" * 64])
+def test_the_command_ends_with_2_where_what_was_noted_is_no_hash(noted: str, tmp_path: Path) -> None:
+    write_audit(tmp_path / "audit.jsonl", 1)
+    ended = CliRunner().invoke(
+        app, ["audit", "verify", str(tmp_path / "audit.jsonl"), "--expect-last", noted]
+    )
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "--expect-last" in ended.stderr
 
 
 def test_the_command_ends_with_2_where_there_is_no_audit(tmp_path: Path) -> None:
