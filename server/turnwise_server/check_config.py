@@ -46,15 +46,11 @@ def check_policy(settings: Settings) -> None:
         ConfigurationError: the policy is wrong, or a detector cannot be used.
     """
     from turnwise_server.chat.refusal.policy_file import DEFAULT_POLICY, load_policy
-    from turnwise_server.moderation.guard_files import verify_guard
-    from turnwise_server.moderation.make_detector import make_detector
+    from turnwise_server.moderation.make_detector import check_detector
 
     policy = load_policy(settings.policy or DEFAULT_POLICY).policy
     for rule in () if settings.unsafe_no_classifier else policy.detectors:
-        if rule.kind == "hf_causal_guard":
-            verify_guard(Path(rule.path or "").expanduser(), sha256=rule.sha256)
-        else:
-            asyncio.run(make_detector(rule).close())
+        asyncio.run(check_detector(rule))
 
 
 def check_traces(settings: Settings) -> None:

@@ -63,10 +63,13 @@ def test_a_policy_that_is_wrong_is_refused_with_its_line(tmp_path: Path) -> None
         check_policy(Settings(policy=file))
 
 
-def test_a_detector_that_is_not_there_is_refused_unless_nothing_is_to_be_checked(tmp_path: Path) -> None:
-    rule = {"id": "mine", "kind": "hf_sequence_classification", "path": str(tmp_path / "none")}
+@pytest.mark.parametrize("kind", ["hf_sequence_classification", "hf_causal_guard"])
+def test_a_detector_that_is_not_there_is_refused_unless_nothing_is_to_be_checked(
+    kind: str, tmp_path: Path
+) -> None:
+    rule = {"id": "mine", "kind": kind, "path": str(tmp_path / "none")}
     file = policy_file(tmp_path, {"detectors": [rule]})
-    with pytest.raises(ConfigurationError, match="mine"):
+    with pytest.raises(ConfigurationError, match="detector 'mine'"):
         check_policy(Settings(policy=file))
     check_policy(Settings(policy=file, unsafe_no_classifier=True))
 

@@ -141,6 +141,8 @@ def _contradictions(values: dict[str, Any]) -> Iterator[tuple[Place, str]]:
                 yield (group, index, "id"), f"there are two {group} called {entry['id']!r}"
     names = {category["id"] for category in categories}
     for index, principle in enumerate(values["principles"]):
+        if (principle.get("critique") is None) != (principle.get("revision") is None):
+            yield ("principles", index), "critique and revision stand together: one of them is missing"
         for number, name in enumerate(principle.get("categories", ())):
             if name not in names:
                 yield ("principles", index, "categories", number), f"there is no category {name!r}"

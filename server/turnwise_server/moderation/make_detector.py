@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from turnwise_server.chat.refusal.policy_stages import Detector as DetectorRule
 from turnwise_server.errors import ConfigurationError
 from turnwise_server.moderation.detector import Detector
@@ -15,8 +19,30 @@ def make_detector(rule: DetectorRule) -> Detector:
     Raises:
         ConfigurationError: it cannot be made; the message names the detector and the remedy.
     """
-    try:
+    with _named(rule):
         return _make(rule)
+
+
+async def check_detector(rule: DetectorRule) -> None:
+    """Check a detector: make it, but for the weights of a language model, of which only the digest is compared.
+
+    Raises:
+        ConfigurationError: as of `make_detector`.
+    """
+    if rule.kind != "hf_causal_guard":
+        await make_detector(rule).close()
+        return
+    from turnwise_server.moderation.guard_files import verify_guard
+
+    with _named(rule):
+        verify_guard(Path(rule.path or "").expanduser(), sha256=rule.sha256)
+
+
+@contextmanager
+def _named(rule: DetectorRule) -> Iterator[None]:
+    """Have an error name the detector."""
+    try:
+        yield
     except ConfigurationError as error:
         raise type(error)(f"detector {rule.id!r} of the policy: {error}") from error
 

@@ -31,6 +31,9 @@ def check_policy(policy: Policy) -> Iterator[Fault]:
     yield from _twice("detectors", (detector.id for detector in policy.detectors))
     yield from _check_names(policy)
     yield from _check_openai_names(policy)
+    for index, principle in enumerate(policy.principles):
+        if (principle.critique is None) != (principle.revision is None):
+            yield ("principles", index), "critique and revision stand together: one of them is missing"
     for index, category in enumerate(policy.categories):
         yield from _check_category(category, ("categories", index), policy.language_default)
     for index, detector in enumerate(policy.detectors):
@@ -67,6 +70,8 @@ def _check_names(policy: Policy) -> Iterator[Fault]:
     for place, name in enumerate(policy.shadow):
         if name not in detectors:
             yield ("shadow", place), f"there is no detector {name!r}"
+    if detectors <= {*policy.shadow}:
+        yield ("shadow",), "no detector is left that decides anything: leave one of them out"
 
 
 def _check_openai_names(policy: Policy) -> Iterator[Fault]:

@@ -17,10 +17,22 @@ from pydantic_core import ErrorDetails
 from turnwise_server.chat.refusal import yaml_lines
 from turnwise_server.chat.refusal.policy import Policy
 from turnwise_server.chat.refusal.policy_checks import check_policy
+from turnwise_server.chat.refusal.policy_types import PATTERNS_IN_WORDS
 from turnwise_server.chat.refusal.yaml_lines import MAX_BYTES, Plain, YamlDocument, YamlFault, read_yaml
 from turnwise_server.errors import PolicyError
 
 DEFAULT_POLICY: Final = Path(__file__).parents[2] / "policies" / "default.yaml"
+
+_TYPES_IN_WORDS: Final = {
+    "model_type": "here must stand keys with values, each as `key: value`",
+    "dict_type": "here must stand keys with values, each as `key: value`",
+    "tuple_type": "must be a list, as `[a, b]`, or a line with a dash for each",
+    "string_type": "must be text; what YAML reads as something else needs quotes",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "too_short": "must not be empty",
+}
+"""What pydantic says in the words of programs, in those of people who write YAML."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +101,15 @@ def _whole(value: Plain) -> Plain:
 
 def _fault(details: ErrorDetails, document: YamlDocument) -> YamlFault:
     path = _written_path(details["loc"], document.values)
-    reason = details["msg"]
-    if details["type"] == "extra_forbidden":
-        reason = f"unknown key{_nearest(str(path[-1]), _keys_at(path[:-1]))}"
-    if details["type"] == "missing":
-        reason = f"the key {details['loc'][-1]} is missing"
+    match details["type"]:
+        case "extra_forbidden":
+            reason = f"unknown key{_nearest(str(path[-1]), _keys_at(path[:-1]))}"
+        case "missing":
+            reason = f"the key {details['loc'][-1]} is missing"
+        case "string_pattern_mismatch":
+            reason = PATTERNS_IN_WORDS.get(details["ctx"]["pattern"], details["msg"])
+        case kind:
+            reason = _TYPES_IN_WORDS.get(kind, details["msg"])
     return YamlFault(f"{_dotted(path)}: {reason}" if path else reason, line=document.line_of(path))
 
 

@@ -38,11 +38,25 @@ Threshold: TypeAlias = Annotated[
     BeforeValidator(_score),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"const": "detector"}]}),
 ]
-Id: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
-Text: TypeAlias = Annotated[str, Field(pattern=r"\S", max_length=4000)]
-Language: TypeAlias = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
-Region: TypeAlias = Annotated[str, Field(pattern=r"^(default|[A-Z]{2})$")]
-Sha256: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_ID: Final = r"^[a-z][a-z0-9_-]{0,63}$"
+_TEXT: Final = r"\S"
+_LANGUAGE: Final = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
+_REGION: Final = r"^(default|[A-Z]{2})$"
+_SHA256: Final = r"^[0-9a-f]{64}$"
+PATTERNS_IN_WORDS: Final = {
+    _ID: "must be small letters, digits, - and _, begin with a letter, and be no longer than 64 characters",
+    _TEXT: "must not be empty",
+    _LANGUAGE: "must be a language such as en or pt-BR",
+    _REGION: "must be a country in two capitals such as US, or default",
+    _SHA256: "must be 64 hexadecimal digits, letters small",
+}
+"""What a text has to be, for those who do not read patterns."""
+
+Id: TypeAlias = Annotated[str, Field(pattern=_ID)]
+Text: TypeAlias = Annotated[str, Field(pattern=_TEXT, max_length=4000)]
+Language: TypeAlias = Annotated[str, Field(pattern=_LANGUAGE)]
+Region: TypeAlias = Annotated[str, Field(pattern=_REGION)]
+Sha256: TypeAlias = Annotated[str, Field(pattern=_SHA256)]
 Phrases: TypeAlias = Annotated[
     dict[Id, tuple[Text, ...]], Field(json_schema_extra={"additionalProperties": False})
 ]
