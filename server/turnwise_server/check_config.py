@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -50,7 +49,7 @@ def check_policy(settings: Settings) -> None:
 
     policy = load_policy(settings.policy or DEFAULT_POLICY).policy
     for rule in () if settings.unsafe_no_classifier else policy.detectors:
-        asyncio.run(check_detector(rule))
+        check_detector(rule)
 
 
 def check_traces(settings: Settings) -> None:

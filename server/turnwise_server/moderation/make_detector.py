@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,14 +24,14 @@ def make_detector(rule: DetectorRule) -> Detector:
         return _make(rule)
 
 
-async def check_detector(rule: DetectorRule) -> None:
+def check_detector(rule: DetectorRule) -> None:
     """Check a detector: make it, but for the weights of a language model, of which only the digest is compared.
 
     Raises:
         ConfigurationError: as of `make_detector`.
     """
     if rule.kind != "hf_causal_guard":
-        await make_detector(rule).close()
+        asyncio.run(make_detector(rule).close())
         return
     from turnwise_server.moderation.guard_files import verify_guard
 
