@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from support.fake_server import fake_server
 from turnwise_server.api.chat_completions.request import ChatCompletionRequest
 from turnwise_server.api.errors import ERROR_CODES
 from turnwise_server.api.responses.request import ResponseRequest
@@ -65,3 +66,19 @@ def test_no_error_code_is_documented_that_does_not_exist() -> None:
 )
 def test_every_parameter_is_documented(parameter: str) -> None:
     assert re.search(rf"`{parameter}\b", HTTP_API)
+
+
+async def test_every_route_is_documented_with_its_methods() -> None:
+    async with fake_server() as server:
+        paths = (await server.client.get("/openapi.json")).json()["paths"]
+    rows = [line.split("|")[1] for line in HTTP_API.splitlines() if line.startswith("| `")]
+    for path, methods in paths.items():
+        shown = re.sub(r"{\w+}", "{id}", path)
+        named = {
+            method
+            for row in rows
+            for methods_of_row, of_row in re.findall(r"((?:`?[A-Z]+`?(?:, | and )?)+) (/[^`]*)`", row)
+            if of_row == shown
+            for method in re.findall("[A-Z]+", methods_of_row)
+        }
+        assert {method.upper() for method in methods} <= named, path
