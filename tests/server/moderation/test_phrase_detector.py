@@ -6,7 +6,7 @@ from turnwise_server.moderation.phrase_detector import PhraseDetector
 
 async def test_each_sample_scores_one_for_the_categories_whose_phrases_stand_in_it() -> None:
     detector: Detector = PhraseDetector("advice", {"medical": ["my symptoms"], "legal": ["can I sue"]})
-    samples = [Sample("What are My  symptoms?"), Sample("hello"), Sample("Can I sue for my\nsymptoms?")]
+    samples = [Sample("What are your symptoms?"), Sample("hello"), Sample("Can I sue for my\nsymptoms?")]
     assert await detector.score(samples) == [
         {"medical": 0.0, "legal": 0.0},
         {"medical": 0.0, "legal": 0.0},

@@ -52,4 +52,9 @@ def _class_of(is_member: Callable[[str], bool], code_points: Iterable[int]) -> s
 INVISIBLE: Final = _class_of(_is_invisible, chain(_CODE_POINTS, _TAGS_AND_SELECTORS))
 MARK: Final = _class_of(_is_mark, _CODE_POINTS)
 LONG_EXPANSIONS: Final = _class_of(_is_long_expansion, _CODE_POINTS)
+UNSPACED: Final = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+"""Thai and Lao, Burmese, Khmer, kana and ideographs: their words stand side by side without spaces."""
 LETTER: Final = r"[^\W\d_]"

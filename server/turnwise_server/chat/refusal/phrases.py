@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Final
+
+from turnwise_server.chat.refusal.canonical import canonical
+from turnwise_server.chat.refusal.characters import UNSPACED
+
+_UNSPACED: Final = re.compile(f"[{UNSPACED}]")
+_SPACED_LETTER: Final = rf"[^\W{UNSPACED}]"
+_GAP: Final = r"\s{1,2}"
+"""No run of white space is longer in a canonical form."""
 
 
 class PhraseMatcher:
@@ -23,6 +32,17 @@ class PhraseMatcher:
 
 
 def _any_of(phrases: Sequence[str]) -> re.Pattern[str]:
-    """Return a pattern of plain alternatives, which takes time linear in the text."""
-    alternatives = "|".join(r"\s".join(map(re.escape, phrase.casefold().split())) for phrase in phrases)
-    return re.compile(rf"(?<!\w)(?:{alternatives})(?!\w)")
+    """Return a pattern of plain alternatives, which takes time linear in the text.
+
+    A phrase is looked for as it is written, and as texts look by the time that detectors see them.
+    """
+    written = dict.fromkeys(each for phrase in phrases for each in (phrase, canonical(phrase)) if each)
+    return re.compile("|".join(_whole_words(phrase.casefold()) for phrase in written))
+
+
+def _whole_words(phrase: str) -> str:
+    """Return a pattern of a phrase between ends of words, which scripts that write without spaces do not show."""
+    words = phrase.split()
+    before = "" if _UNSPACED.match(words[0][0]) else f"(?<!{_SPACED_LETTER})"
+    behind = "" if _UNSPACED.match(words[-1][-1]) else f"(?!{_SPACED_LETTER})"
+    return before + _GAP.join(map(re.escape, words)) + behind

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from turnwise_server.chat.refusal.canonical import canonical
 from turnwise_server.chat.refusal.phrases import PhraseMatcher
 from turnwise_server.chat.refusal.policy_file import DEFAULT_POLICY, load_policy
 
@@ -18,6 +19,8 @@ MATCHER = PhraseMatcher(
         ("What do my symptoms mean?", {"medical"}),
         ("MY SYMPTOMS", {"medical"}),
         ("my\nsymptoms", {"medical"}),
+        ("my  symptoms", {"medical"}),
+        ("my\n\nsymptoms", {"medical"}),
         ("my symptomsology", set()),
         ("tummy symptoms", set()),
         ("Can i sue? How many pills?", {"medical", "legal"}),
@@ -28,6 +31,39 @@ MATCHER = PhraseMatcher(
 )
 def test_phrases_are_found_as_whole_words(text: str, found: set[str]) -> None:
     assert MATCHER.scores(text) == {name: float(name in found) for name in ("medical", "legal")}
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "cafe\u0301 plan",  # as macOS writes it
+        "co\u00adoperate",
+        "№ 5",
+        "k i t e",
+        "sooooooo high",
+        "\u2620\ufe0f sign",
+        "don\u2019t fly",
+        "H2O",
+    ],
+)
+def test_a_phrase_is_found_whose_letters_the_canonical_form_writes_otherwise(phrase: str) -> None:
+    text = canonical(f"Is it {phrase} or not?")
+    assert PhraseMatcher({"kites": [phrase]}).scores(text) == {"kites": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("今日は凧揚げをしました", 1.0),
+        ("วันนี้ฉันเล่นว่าวที่สวน", 1.0),
+        ("新しいkite凧", 1.0),
+        ("新しいkiteです", 1.0),
+        ("新しいkitesです", 0.0),
+        ("今日は雨です", 0.0),
+    ],
+)
+def test_words_of_scripts_without_spaces_are_found_inside_of_sentences(text: str, found: float) -> None:
+    assert PhraseMatcher({"kites": ["凧揚げ", "ว่าว", "kite"]}).scores(text) == {"kites": found}
 
 
 def test_a_long_text_is_read_in_linear_time() -> None:
