@@ -102,9 +102,14 @@ def load_http_detector(rule: DetectorRule) -> HttpDetector:
     """Make the detector that the policy describes; nothing is asked yet.
 
     Raises:
-        ConfigurationError: the environment variable that holds the key is missing, or what it holds is no key.
+        ConfigurationError: the address is none, the environment variable that holds the key is missing, or what it
+            holds is no key.
     """
     assert rule.url is not None
+    if not _is_base_address(rule.url):
+        raise ConfigurationError(
+            f"url: {rule.url!r} is no base address. Give one such as http://127.0.0.1:9000/v1, without a query."
+        )
     return HttpDetector(
         rule.id,
         url=rule.url,
@@ -142,6 +147,15 @@ def _score(found: Mapping[str, Any], label: str) -> float:
     if type(score) not in (int, float) or not 0 <= score <= 1:  # type: ignore[operator]
         raise DetectorError(f"a result of the answer has no score from 0 to 1 for {label!r}")
     return float(score)  # type: ignore[arg-type]
+
+
+def _is_base_address(url: str) -> bool:
+    try:
+        address = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        return False
+    has_port = address.port is None or 0 < address.port < 65536
+    return bool(address.host) and has_port and not (address.query or address.fragment)
 
 
 def _read_key(variable: str) -> str:

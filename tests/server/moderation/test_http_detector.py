@@ -356,3 +356,18 @@ def test_a_key_that_is_missing_or_none_is_told_when_the_policy_is_loaded(
         load_http_detector(rule(api_key_env="GUARD_KEY"))
     assert "api_key_env" in str(caught.value)
     assert not value or value not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://guard:port/v1",
+        "http:///v1",
+        "http://127.0.0.1:70000/v1",
+        "http://guard/v1?x=1",
+        "http://guard/v1#x",
+    ],
+)
+def test_an_address_that_no_request_could_go_to_is_told_when_the_policy_is_loaded(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="url: .* is no base address"):
+        load_http_detector(rule().model_copy(update={"url": url}))
