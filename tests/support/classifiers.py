@@ -12,20 +12,30 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
 
 WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", *"abcdefghij")
 
 
 def write_classifier(
-    folder: Path, labels: Sequence[str], *, problem_type: str | None = None, max_length: int = 32
+    folder: Path,
+    labels: Sequence[str],
+    *,
+    problem_type: str | None = None,
+    max_length: int = 32,
+    layers: int = 1,
 ) -> Path:
     """Write a tiny BERT classifier whose tokens are the words a to j, and return its directory."""
     torch.manual_seed(7)
     config = BertConfig(
         vocab_size=len(WORDS),
         hidden_size=16,
-        num_hidden_layers=1,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=max_length,
@@ -35,13 +45,36 @@ def write_classifier(
         problem_type=problem_type,
     )
     BertForSequenceClassification(config).save_pretrained(folder)
+    _write_tokenizer(folder)
+    return folder
+
+
+def write_distilled_classifier(folder: Path, labels: Sequence[str]) -> Path:
+    """Write the same of another architecture, DistilBERT."""
+    torch.manual_seed(7)
+    config = DistilBertConfig(
+        vocab_size=len(WORDS),
+        dim=16,
+        n_layers=2,
+        n_heads=2,
+        hidden_dim=32,
+        max_position_embeddings=32,
+        initializer_range=0.5,
+        id2label=dict(enumerate(labels)),
+        label2id={label: place for place, label in enumerate(labels)},
+    )
+    DistilBertForSequenceClassification(config).save_pretrained(folder)
+    _write_tokenizer(folder)
+    return folder
+
+
+def _write_tokenizer(folder: Path) -> None:
     tokenizer = Tokenizer(WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
     tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
 
 
 def change_json(file: Path, **values: object) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,36 +12,28 @@ from turnwise_server.errors import DetectorFileError
 from turnwise_server.moderation.classifier_files import ClassifierFiles
 
 if TYPE_CHECKING:
-    import torch
+    from pathlib import Path
+
     from tokenizers import Encoding, Tokenizer
 
-_SPREAD: Final = 1.25
-"""Texts share a forward pass if the longest has at most this many times the tokens of the shortest, and a few more."""
-_FEW_TOKENS: Final = 8
-_TOKEN_STEP: Final = 8
-"""Passes are padded to a multiple of it: each length that is new costs milliseconds, in which kernels are compiled."""
-_PASS_TOKENS: Final = 256
-"""Tokens of a pass, padding of its texts included. More is no quicker on one core and takes memory."""
+
+class Network(Protocol):
+    """What computes the logits."""
+
+    def logits(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return the logits of texts of token ids, shape (texts, labels)."""
+        ...
 
 
 class Encoder:
-    """A transformer with its tokenizer, in 32-bit floats but for its matrices."""
+    """A network with its tokenizer."""
 
-    def __init__(
-        self,
-        module: torch.nn.Module,
-        tokenizer: Tokenizer,
-        *,
-        most_tokens: int,
-        pad_token_id: int | None,
-    ) -> None:
-        """Take the most tokens that a pass may have of one text; a text of more is read in pieces."""
+    def __init__(self, network: Network, tokenizer: Tokenizer, *, most_tokens: int) -> None:
+        """Take the most tokens that the network may read at once; a text of more is read in pieces."""
         tokenizer.no_padding()
         tokenizer.enable_truncation(most_tokens, stride=most_tokens // 2)
-        self._module = module
+        self._network = network
         self._tokenizer = tokenizer
-        self._most_tokens = most_tokens
-        self._pad_token_id = pad_token_id
 
     @classmethod
     def load(cls, files: ClassifierFiles) -> Encoder:
@@ -59,13 +50,7 @@ class Encoder:
             raise DetectorFileError(
                 f"{files.path / 'tokenizer.json'} cannot be read: {error}. Copy it again."
             ) from error
-        module = _load_module(files.path)
-        return cls(
-            module,
-            tokenizer,
-            most_tokens=files.max_length,
-            pad_token_id=module.config.pad_token_id,
-        )
+        return cls(_load_network(files.path), tokenizer, most_tokens=files.max_length)
 
     def pieces(self, texts: Sequence[str]) -> tuple[list[Encoding], list[int]]:
         """Return what the encoder reads of texts, one to three pieces of each, and the place of each piece's text.
@@ -82,27 +67,8 @@ class Encoder:
         return [piece for piece, _ in pieces], [place for _, place in pieces]
 
     def logits(self, pieces: Sequence[Encoding]) -> NDArray[np.float32]:
-        """Return a row of logits for each piece, shape (pieces, labels); pieces of like length share a pass."""
-        import torch
-
-        rows: dict[int, NDArray[np.float32]] = {}
-        lengths = [len(piece.ids) for piece in pieces]
-        with torch.inference_mode():
-            for batch in batches(lengths, can_pad=self._pad_token_id is not None):
-                length = self._padded(max(lengths[place] for place in batch))
-                ids = torch.full((len(batch), length), self._pad_token_id or 0)
-                mask = torch.zeros_like(ids)
-                for row, place in enumerate(batch):
-                    ids[row, : lengths[place]] = torch.tensor(pieces[place].ids)
-                    mask[row, : lengths[place]] = 1
-                logits = self._module(input_ids=ids, attention_mask=mask).logits
-                rows.update(zip(batch, logits.numpy(), strict=True))
-        return np.stack([rows[place] for place in range(len(pieces))])
-
-    def _padded(self, length: int) -> int:
-        if self._pad_token_id is None:
-            return length
-        return max(length, min(-(-length // _TOKEN_STEP) * _TOKEN_STEP, self._most_tokens))
+        """Return a row of logits for each piece, shape (pieces, labels)."""
+        return self._network.logits([piece.ids for piece in pieces])
 
 
 def _first_middle_last(pieces: list[Encoding]) -> list[Encoding]:
@@ -110,58 +76,11 @@ def _first_middle_last(pieces: list[Encoding]) -> list[Encoding]:
     return pieces if len(pieces) <= 3 else [pieces[0], pieces[len(pieces) // 2], pieces[-1]]
 
 
-def batches(lengths: Sequence[int], *, can_pad: bool) -> Iterator[list[int]]:
-    """Yield the places of lengths in groups of like length, each place once; alone where nothing can be padded."""
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        length = lengths[place]
-        is_alike = can_pad and batch and length <= _SPREAD * lengths[batch[0]] + _FEW_TOKENS
-        if batch and not (is_alike and length * (len(batch) + 1) <= _PASS_TOKENS):
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
+def _load_network(path: Path) -> Network:
+    from turnwise_server.moderation.packed_bert import packed_bert
 
+    if network := packed_bert(path):
+        return network
+    from turnwise_server.moderation.padded_network import PaddedNetwork
 
-def _load_module(path: Path) -> Any:
-    import torch
-    from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
-
-    from turnwise_server.moderation.rounded_matrices import multiplies_bfloat16, round_matrices
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        module, report = AutoModelForSequenceClassification.from_pretrained(
-            path,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except Exception as error:
-        raise DetectorFileError(
-            f"{path} cannot be loaded as a sequence classifier: {error}. Check config.json against the weights."
-        ) from error
-    if missing := sorted(report["missing_keys"]):
-        raise DetectorFileError(
-            f"{path / 'model.safetensors'} lacks {len(missing)} weights, such as {missing[0]!r}. "
-            "Give a model that was trained to classify, or download it again."
-        )
-    _halve_embeddings(module.get_input_embeddings())
-    if multiplies_bfloat16():
-        round_matrices(module)
-    return module.eval()
-
-
-def _halve_embeddings(table: Any) -> None:
-    """Keep word embeddings in half precision where that loses nothing: they are half of a small encoder's memory."""
-    import torch
-
-    weight = table.weight.detach()
-    if all(torch.equal(part.half().float(), part) for part in weight.split(1024)):
-        table.weight = torch.nn.Parameter(weight.half(), requires_grad=False)
-        table.register_forward_hook(lambda _table, _ids, found: found.float())
+    return PaddedNetwork.load(path)
