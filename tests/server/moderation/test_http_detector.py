@@ -369,5 +369,5 @@ def test_a_key_that_is_missing_or_none_is_told_when_the_policy_is_loaded(
     ],
 )
 def test_an_address_that_no_request_could_go_to_is_told_when_the_policy_is_loaded(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="url: .* is no base address"):
+    with pytest.raises(ConfigurationError, match=r"url: .* is no base address"):
         load_http_detector(rule().model_copy(update={"url": url}))
