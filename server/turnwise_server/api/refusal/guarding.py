@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Container, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -136,6 +137,8 @@ def _begun(prepared: PreparedTurn) -> list[str]:
 def override_of(rule: Override, key: KeyRecord | None, reason: str) -> OverrideUse | None:
     """Return by what right a request may be answered against the policy: none, unless its key may and it says why."""
     scopes = sorted(key.scopes.intersection(rule.allow_scopes)) if key else []
+    with suppress(UnicodeDecodeError):  # headers are read as Latin-1, and written as UTF-8 by most
+        reason = reason.encode("latin-1").decode("utf-8")
     reason = reason.strip()[:MAX_REASON_CHARS]
     if not scopes or (rule.require_reason and not reason):
         return None

@@ -12,8 +12,10 @@ from support.asgi_connection import until
 from support.fake_server import fake_server
 from support.guarded_server import WordDetector, guarded_server
 from support.policies import policy_file
+from turnwise_server.api.refusal.guarding import override_of
 from turnwise_server.auth import KeyRing, hash_key
 from turnwise_server.chat.refusal.declined import WITHHELD
+from turnwise_server.chat.refusal.policy_stages import Override
 from turnwise_server.moderation.audit.log import AuditLog
 from turnwise_server.moderation.audit.verify import verify
 
@@ -173,6 +175,15 @@ async def test_a_key_with_the_scope_and_a_reason_is_answered_all_the_same(tmp_pa
         ("scope=safety:override", REASON, "Tell me about a quop."),
     ):
         assert "x-refusal" in (await ask_with(scopes, headers, text, policy)).headers, (scopes, headers, text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_reason_is_recorded_as_it_was_written(encoding: str) -> None:
+    key = hash_key(KEY, "ada scope=safety:override")
+    sent = "  für eine Prüfung ".encode(encoding).decode("latin-1")
+    use = override_of(Override(allow_scopes=("safety:override",)), key, sent)
+    assert use is not None
+    assert use.reason == "für eine Prüfung"
 
 
 async def test_the_policy_that_ships_lets_nobody_override_it() -> None:
