@@ -28,7 +28,7 @@ class Origin:
 def audit_records(guarded: GuardedReply, origin: Origin) -> Iterator[AuditRecord]:
     """Yield a record of the verdict on what the client sent, if there was one, and one for each attempt at a choice.
 
-    What the model said behind a refused question concerns nobody: it is not recorded.
+    What the model said behind a question that was refused or could not be checked is not recorded: it concerns nobody.
     """
     guard, turn = guarded.guard, guarded.turn
     if guard.input_reading is not None:
@@ -38,21 +38,25 @@ def audit_records(guarded: GuardedReply, origin: Origin) -> Iterator[AuditRecord
         place = turn.input_verdict.place
         yield replace(
             record,
+            action="unavailable" if turn.is_undecided else record.action,
             text=guard.question,
-            unchecked=turn.input_verdict.is_unchecked,
+            unchecked=turn.input_verdict.is_unchecked or turn.is_undecided,
             turn=place.turn if place else None,
             latency_ms=round(guard.input_ms, 1),
         )
+    if turn.input_verdict.stops or turn.is_undecided:
+        return
     for audit in turn.audits:
-        if not audit.checks or turn.input_verdict.stops:
+        if not (audit.checks or audit.is_undecided):
             continue
         reading = guard.output_readings.get(audit.index, Reading())
         record = _record(guarded, origin, "output", audit.verdict, reading, guard.asked["output"])
         yield replace(
             record,
+            action="unavailable" if audit.is_undecided else record.action,
             scores=audit.scores,
             text=audit.text,
-            unchecked=audit.is_unchecked,
+            unchecked=audit.is_unchecked or audit.is_undecided,
             choice=audit.index,
             partial=audit.verdict.stops and audit.sent_chars > 0,
             sent_chars=audit.sent_chars,

@@ -28,7 +28,7 @@ class SafetyMetrics:
         )
         self._decisions = counter(
             "safety_decisions",
-            "Texts judged, by what was done; an action `allow` has the category `none`.",
+            "Texts judged, by what was done; the actions `allow` and `unavailable` have the category `none`.",
             "stage",
             "category",
             "action",

@@ -50,6 +50,8 @@ class ChoiceAudit:
     held_chars: int
     checks: int
     is_unchecked: bool
+    is_undecided: bool
+    """Whether a check could not be made that had to be: the reply broke off there."""
 
 
 class GuardedChoice:
@@ -63,6 +65,7 @@ class GuardedChoice:
         self._scores: dict[str, float] = {}
         self._checks = 0
         self._is_unchecked = False
+        self._is_undecided = False
         self._verdict = Verdict()
         self.is_over = False
         """Whether nothing more comes: it is finished or blocked."""
@@ -89,6 +92,7 @@ class GuardedChoice:
             held_chars=self._deltas.held_chars,
             checks=self._checks,
             is_unchecked=self._is_unchecked,
+            is_undecided=self._is_undecided,
         )
 
     def feed(self, event: TurnEvent) -> list[GuardedEvent]:
@@ -114,6 +118,10 @@ class GuardedChoice:
             return [self.block("output", verdict)]
         self._hold.passed(check)
         return self._ready()
+
+    def break_off(self) -> None:
+        """Note that the check that was due could not be made: the reply ends with an error."""
+        self._is_undecided = True
 
     def block(self, stage: Stage, verdict: Verdict) -> Blocked:
         """End the choice here; nothing that was held will be shown. On `input`, nothing of it was shown yet."""

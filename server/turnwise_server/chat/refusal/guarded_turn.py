@@ -11,12 +11,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
+import structlog
+
 from turnwise_server.chat.refusal.guarded_choice import ChoiceAudit, GuardedChoice, GuardedEvent
 from turnwise_server.chat.refusal.hold_back import Check, HoldBackRule
 from turnwise_server.chat.refusal.verdict import ModerationUnavailableError, Verdict
 from turnwise_server.chat.turn import TurnEvent
 from turnwise_server.engine.timeline import Timeline
 from turnwise_server.errors import QueueFullError
+from turnwise_server.log import describe_exception
+
+_log = structlog.get_logger()
 
 Judge = Callable[[int, str, int], Awaitable[Verdict]]
 """Judges the window of choice (its index) that ends at an offset. It must depend on the window and the prompt alone."""
@@ -100,6 +105,8 @@ class GuardedTurn:
         self._out: asyncio.Queue[GuardedEvent | Exception | None] = asyncio.Queue()
         self.input_verdict = Verdict()
         """What came of the check of the input; set before the first event."""
+        self.is_undecided = False
+        """Whether the check of the input could not be made, so that nothing is shown."""
 
     @property
     def cached_tokens(self) -> int:
@@ -142,7 +149,7 @@ class GuardedTurn:
         try:
             self._begin()
             if self._input is not None:
-                self.input_verdict = await self._verdict(self._input)
+                self.input_verdict = await self._verdict_on_input(self._input)
             if self.input_verdict.stops:
                 for lane in self._lanes:
                     yield lane.choice.block("input", self.input_verdict)
@@ -201,6 +208,7 @@ class GuardedTurn:
                     lane.more.clear()
                     await lane.more.wait()
         except ModerationUnavailableError as error:
+            lane.choice.break_off()
             self._out.put_nowait(error)
         finally:
             self._out.put_nowait(None)
@@ -215,11 +223,20 @@ class GuardedTurn:
                 return
         self._emit(events)
 
+    async def _verdict_on_input(self, check: Awaitable[Verdict]) -> Verdict:
+        try:
+            return await self._verdict(check)
+        except ModerationUnavailableError:
+            self.is_undecided = True
+            raise
+
     async def _verdict(self, check: Awaitable[Verdict]) -> Verdict:
         try:
             async with asyncio.timeout(self._guard.max_hold_s):
                 return await check
         except Exception as error:  # however a detector fails, its text is unchecked
+            if not isinstance(error, ModerationUnavailableError):
+                _log.error("check_failed", **describe_exception(error))
             if self._guard.on_error == "open":
                 return Verdict(is_unchecked=True)
             raise ModerationUnavailableError("A check of the text could not be made.") from error

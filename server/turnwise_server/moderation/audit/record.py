@@ -12,6 +12,8 @@ from typing import Literal, TypeAlias
 from turnwise_server.chat.refusal.policy_types import Stage
 from turnwise_server.chat.refusal.verdict import Action
 
+Outcome: TypeAlias = Action | Literal["unavailable"]
+"""What was done; `unavailable`: what had to be checked could not be, and the client got an error."""
 Wire: TypeAlias = Literal["content", "field", "both", "none"]
 Kind: TypeAlias = Literal["decision", "repair", "deletion", "loss"]
 Entry: TypeAlias = dict[str, object]
@@ -66,7 +68,7 @@ class AuditRecord:
     """One decision. What is None is left out of the file."""
 
     stage: Stage
-    action: Action
+    action: Outcome
     policy_sha256: str
     request_id: str
     category: str | None = None

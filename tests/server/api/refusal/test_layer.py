@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
 from support.asgi_connection import until
 from support.fake_server import fake_server
@@ -18,6 +20,7 @@ from turnwise_server.chat.refusal.declined import WITHHELD
 from turnwise_server.chat.refusal.policy_stages import Override
 from turnwise_server.moderation.audit.log import AuditLog
 from turnwise_server.moderation.audit.verify import verify
+from turnwise_server.moderation.detector import DetectorError, Sample, Scores
 
 KEY = "tw-layer-0123456789abcdef"
 REASON = {"x-safety-reason": "a study of refusals"}
@@ -284,6 +287,56 @@ async def test_every_decision_is_recorded_without_a_word_of_content(tmp_path: Pa
     assert "harmless" not in content
     assert "ada@example.org" not in content
     assert verify(tmp_path / "audit.jsonl").fault is None
+
+
+class FailingAt(WordDetector):
+    """Fails for the texts of one stage that hold a word."""
+
+    stage = "input"
+
+    async def score(self, samples: Sequence[Sample]) -> Sequence[Scores]:
+        if any(each.stage == self.stage and "wisp" in each.text for each in samples):
+            raise DetectorError("it does not work")
+        return await super().score(samples)
+
+
+async def test_a_request_that_could_not_be_checked_is_not_recorded_as_allowed(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "audit.jsonl", (await _policy()).audit)
+    async with guarded_server("Fine.", detector=FailingAt("words"), audit=log) as server:
+        assert (await server.chat(**user("A wisp."))).status_code == 503
+        metrics = (await server.client.get("/metrics")).text
+    (record,) = records(tmp_path)
+    assert (record["stage"], record["action"], record["unchecked"]) == ("input", "unavailable", True)
+    assert 'decisions_total{action="unavailable",category="none",stage="input"} 1.0' in metrics
+    assert 'action="allow"' not in metrics
+
+
+@pytest.mark.parametrize("before", ["", "This is harmless. " * 12])
+async def test_a_reply_that_could_not_be_checked_is_not_recorded_as_allowed(
+    before: str, tmp_path: Path
+) -> None:
+    log = AuditLog(tmp_path / "audit.jsonl", (await _policy()).audit)
+    detector = FailingAt("words")
+    detector.stage = "output"
+    async with guarded_server(f"{before}A wisp.", detector=detector, audit=log) as server:
+        cut = await server.chat(**user("Hello."), stream=True)
+    assert '"code":"moderation_unavailable"' in cut.text
+    asked, replied = records(tmp_path)
+    assert (asked["action"], asked["unchecked"]) == ("allow", False)
+    assert (replied["action"], replied["unchecked"]) == ("unavailable", True)
+    assert (replied["sent_chars"] > 0) is bool(before)
+
+
+async def test_a_fault_of_ours_in_a_check_is_an_error_that_the_log_explains() -> None:
+    class Broken(WordDetector):
+        async def score(self, samples: Sequence[Sample]) -> Sequence[Scores]:
+            raise ZeroDivisionError(samples[0].text)
+
+    async with guarded_server("Fine.", detector=Broken("words")) as server:
+        with capture_logs() as logs:
+            assert (await server.chat(**user("A wisp."))).status_code == 503
+    assert {each["error_type"] for each in logs if each["event"] == "check_failed"} == {"ZeroDivisionError"}
+    assert "wisp" not in json.dumps(logs)
 
 
 async def test_a_client_that_leaves_while_text_is_held_leaves_a_record(tmp_path: Path) -> None:
