@@ -13,14 +13,15 @@ from typer.testing import CliRunner
 
 from support.json_server import json_server
 from turnwise_training.cli import app
-from turnwise_training.errors import RunError
+from turnwise_training.errors import DataError, RunError
 from turnwise_training.safety.asking import MeasuredServer
 from turnwise_training.safety.compare import compare, require_answers
 from turnwise_training.safety.comparison_table import comparison_table
 from turnwise_training.safety.evaluate import evaluate_files
+from turnwise_training.safety.labels import LABELS, labels_of
 from turnwise_training.safety.metrics import average_precision_interval
 from turnwise_training.safety.outcomes import Outcome, of_moderation, of_reply
-from turnwise_training.safety.rows import SafetyRow
+from turnwise_training.safety.rows import SafetyRow, read_labelled
 
 ANSWERED, REFUSED = Outcome(), Outcome(refused=True, stage="input", layer="on")
 
@@ -67,6 +68,31 @@ def write_rows(folder: Path, harmless: int = 2, harmful: int = 2) -> Path:
     ]
     file.write_text("\n".join(lines))
     return file
+
+
+@pytest.mark.parametrize("prompt", [None, 5, ["paint"], "half a \ud800 pair"])
+def test_a_prompt_that_no_server_could_be_asked_is_refused_with_its_line(
+    prompt: object, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    row = {"prompt": prompt, "label": "safe", "category": "none", "source": "s", "license": "MIT"}
+    file.write_text(json.dumps(row))
+    with pytest.raises(DataError, match=r"rows\.jsonl line 1: the prompt must be a text"):
+        list(read_labelled(file))
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_row_may_bear_the_name_that_the_figures_have(label: str) -> None:
+    assert label in (labels_of(label) or ())
+
+
+@pytest.mark.parametrize("category", ["", None, "none"])
+def test_a_harmless_text_without_a_category_is_an_ordinary_one(category: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(
+        json.dumps({"prompt": "a", "label": "safe", "category": category, "source": "s", "license": "MIT"})
+    )
+    assert [each.kind for each in read_labelled(file)] == ["ordinary"]
 
 
 @pytest.mark.parametrize(

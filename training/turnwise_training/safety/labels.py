@@ -45,8 +45,9 @@ _REMARKS: Final[dict[str, tuple[str, ...]]] = {
 def labels_of(category: str) -> frozenset[str] | None:
     """Return the labels that a data set's category stands for, or None if it stands for none of them for sure.
 
-    A category may join several with `+`, as in `toxic+threat`.
+    A category may be a label itself, and may join several with `+`, as in `toxic+threat`.
     """
-    parts = [{**_REQUESTS, **_REMARKS}.get(part) for part in category.split("+")]
+    meanings = {label: (label,) for label in LABELS} | _REQUESTS | _REMARKS
+    parts = [meanings.get(part) for part in category.split("+")]
     known = [part for part in parts if part is not None]
     return frozenset(label for part in known for label in part) if len(known) == len(parts) else None

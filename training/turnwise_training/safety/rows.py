@@ -17,6 +17,9 @@ Licences = Literal["permissive", "all"]
 PERMISSIVE: Final = ("MIT", "Apache", "CC0", "CC-BY-4", "CC-BY-SA")
 """What a licence must start with for weights that ship to be trained on it."""
 
+NO_CATEGORY: Final = "none"
+"""The category of a harmless text that does not even look harmful."""
+
 Kind = Literal["ordinary", "hard_safe", "request", "content"]
 """What a text is: an ordinary harmless one, an alarming harmless one, a harmful request, or a remark that people
 judged for a moderation data set, harmful or not."""
@@ -51,10 +54,12 @@ def read_labelled(path: Path) -> Iterator[SafetyRow]:
         if not isinstance(value, dict):
             raise DataError(f"{where}: expected an object with prompt, label, category, source and license")
         try:
-            text, label, category = str(value["prompt"]), value["label"], str(value["category"])
+            text, label, category = value["prompt"], value["label"], str(value["category"] or NO_CATEGORY)
             source, licence = str(value["source"]), str(value["license"])
         except KeyError as key:
             raise DataError(f"{where}: the row has no {key}") from None
+        if not _is_text(text):
+            raise DataError(f"{where}: the prompt must be a text of whole characters")
         if label not in ("safe", "unsafe", "borderline"):
             raise DataError(f"{where}: label must be safe, unsafe or borderline, not {label!r}")
         if label != "borderline" and text.strip():
@@ -64,12 +69,17 @@ def read_labelled(path: Path) -> Iterator[SafetyRow]:
             yield SafetyRow(text, unsafe, known, source, licence, kind, str(where))
 
 
+def _is_text(value: object) -> bool:
+    """Return whether a value is a text that can be sent; JSON may hold half of a surrogate pair."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def _kind(path: Path, category: str, *, unsafe: bool) -> Kind:
     if "content" in path.name:
         return "content"
     if unsafe:
         return "request"
-    return "hard_safe" if category != "none" or "hard_safe" in path.name else "ordinary"
+    return "hard_safe" if category != NO_CATEGORY or "hard_safe" in path.name else "ordinary"
 
 
 def read_ordinary(path: Path, *, source: str, licence: str, most: int, seed: int) -> list[SafetyRow]:
