@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from support.json_server import json_server
 from turnwise_training.cli import app
-from turnwise_training.errors import DataError, RunError
+from turnwise_training.errors import DataError, RunError, TrainingError
 from turnwise_training.safety.asking import MeasuredServer
 from turnwise_training.safety.compare import compare, require_answers
 from turnwise_training.safety.comparison_table import comparison_table
@@ -241,6 +241,15 @@ def test_at_most_so_many_rows_of_a_source_are_judged(tmp_path: Path) -> None:
     server = FakeServer([ANSWERED, REFUSED], [Outcome(score=0.1)] * 2)
     evaluate_files([write_rows(tmp_path, 30, 30)], server=server, each=1)
     assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("option", ["detector", "output"])
+def test_what_is_not_there_is_told_before_a_server_is_asked(option: str, tmp_path: Path) -> None:
+    server = FakeServer([ANSWERED] * 4, [ANSWERED] * 4)
+    missing: Any = {option: tmp_path / "none" / "figures.json"}
+    with pytest.raises(TrainingError, match="none"):
+        evaluate_files([write_rows(tmp_path)], server=server, **missing)
+    assert server.asked == []
 
 
 def test_a_layer_that_is_off_and_a_model_that_is_guarded_are_told(tmp_path: Path) -> None:

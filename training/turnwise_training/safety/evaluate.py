@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from turnwise_training.errors import DataError, RunError
+from turnwise_training.errors import ConfigurationError, DataError, RunError
 from turnwise_training.safety.compare import compare, require_answers
 from turnwise_training.safety.comparison_table import comparison_table
 from turnwise_training.safety.corpus import capped
-from turnwise_training.safety.detector import load_detector
+from turnwise_training.safety.detector import Detector, load_detector
 from turnwise_training.safety.outcomes import Outcome
 from turnwise_training.safety.rows import SafetyRow, read_labelled
 
@@ -53,14 +53,18 @@ def evaluate_files(
 
     Raises:
         DataError: the files hold nothing to judge.
-        RunError: too much failed, or a server has a layer where it must have none, or the other way round.
+        ConfigurationError: the folder of `output` is not there; nobody was asked yet.
+        RunError: the detector is not there, too much failed, or a server has a layer where it must have none, or the other way round.
     """
     rows = [row for path in files for row in read_labelled(path)]
     if each is not None:
         rows = capped(rows, each, SEED)
     if not rows:
         raise DataError(f"{', '.join(map(str, files))}: no safe or unsafe rows to judge")
-    columns = {name: _judged(name, judge, rows) for name, judge in _judges(detector, server, alone)}
+    if output is not None and not output.parent.is_dir():
+        raise ConfigurationError(f"{output}: there is no directory {output.parent}; make it first")
+    judges = list(_judges(detector, server, alone))
+    columns = {name: _judged(name, judge, rows) for name, judge in judges}
     require_answers(columns)
     figures = compare(rows, columns)
     if output is not None:
@@ -76,7 +80,8 @@ def _judges(
     if alone is not None:
         yield "model alone", lambda texts: _must_not_say("on", alone, texts)
     if detector is not None or server is None:
-        yield "detector", lambda texts: _flagged(detector or SHIPPED, texts)
+        loaded = load_detector(detector or SHIPPED)
+        yield "detector", lambda texts: _flagged(loaded, texts)
     else:
         yield "detector", server.moderations
 
@@ -96,8 +101,7 @@ def _must_not_say(layer: str, server: Measured, texts: Sequence[str]) -> list[Ou
     return outcomes
 
 
-def _flagged(folder: Path, texts: Sequence[str]) -> list[Outcome]:
-    detector = load_detector(folder)
+def _flagged(detector: Detector, texts: Sequence[str]) -> list[Outcome]:
     scores = detector.scores(texts)
     flagged = detector.calibration.flagged(scores)
     return [
