@@ -54,7 +54,8 @@ def evaluate_files(
     Raises:
         DataError: the files hold nothing to judge.
         ConfigurationError: the folder of `output` is not there; nobody was asked yet.
-        RunError: the detector is not there, too much failed, or a server has a layer where it must have none, or the other way round.
+        RunError: the detector is not there, too much failed, or a server has a layer where it must have none, or the
+            other way round.
     """
     rows = [row for path in files for row in read_labelled(path)]
     if each is not None:
