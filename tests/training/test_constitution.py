@@ -182,6 +182,12 @@ def labelled(prompt: str, **changes: str) -> str:
     return json.dumps(row | changes) + "\n"
 
 
+def test_fewer_rows_than_none_are_refused_by_name(tmp_path: Path, policy: Policy) -> None:
+    config = ConstitutionConfig(tmp_path / "out", harmful={"rows.jsonl": -1})
+    with pytest.raises(ConfigurationError, match=r"-1 rows of 'rows\.jsonl'"):
+        harmful_requests(config, policy)
+
+
 def test_of_a_file_rows_of_known_category_and_free_licence_are_taught(tmp_path: Path, policy: Policy) -> None:
     (tmp_path / "rows.jsonl").write_text(
         labelled("Taught one.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from turnwise_training.config import ConstitutionConfig
 from turnwise_training.constitution.harmless import LICENCE, SOURCE, advice, answered_questions
 from turnwise_training.data import Prompt, only, read_rows, source_path
+from turnwise_training.errors import ConfigurationError
 from turnwise_training.policy import Policy, PolicyCategory
 from turnwise_training.safety.contrasts import written_rows
 from turnwise_training.safety.near_duplicates import near_duplicates
@@ -86,9 +87,14 @@ def apart(requests: Sequence[Request], held_out: Iterable[Path]) -> list[Request
 
 
 def _from_files(config: ConstitutionConfig, files: Mapping[str, int], *, unsafe: bool) -> list[SafetyRow]:
-    """Return the rows of one side, as many of each file at random as the recipe says."""
+    """Return the rows of one side, as many of each file at random as the recipe says.
+
+    Raises DataError for what is no labelled row, and ConfigurationError for fewer rows than none.
+    """
     draw, chosen = random.Random(config.seed), list[SafetyRow]()
     for name, most in files.items():
+        if most < 0:
+            raise ConfigurationError(f"the recipe takes {most} rows of {name!r}; take 0 or more")
         path = source_path(config.data, name)
         assert path is not None, "no program writes labelled rows"
         rows = permitted(read_labelled(path), licences="permissive", excluded=config.excluded)

@@ -36,11 +36,15 @@ def read_values(path: Path) -> Iterator[Located]:
         with _open(path) as file:
             yield from read(file, path)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; set `data` to the folder that holds it") from None
+        raise DataError(_missing(path)) from None
     except zstandard.ZstdError as error:
         raise DataError(f"{path}: not readable as zstd ({error}); fetch the file again") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: not readable as gzip ({error}); fetch the file again") from error
+
+
+def _missing(path: Path) -> str:
+    return f"{path}: no such file; a recipe finds a name without suffix in its folder `data`, any other as a path"
 
 
 def _plain_suffix(path: Path) -> str:
@@ -139,7 +143,7 @@ def _read_parquet(path: Path) -> Iterator[Located]:
                     number += 1
                     yield f"{path} row {number}", row
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; set `data` to the folder that holds it") from None
+        raise DataError(_missing(path)) from None
     except ArrowException as error:
         raise DataError(f"{path}: not readable as parquet ({error}); fetch the file again") from error
 
