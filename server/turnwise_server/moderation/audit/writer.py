@@ -61,6 +61,7 @@ class ChainWriter:
                 self._file = self._open()
                 undo.callback(os.close, self._file)
                 self._last = self._find_end()
+                os.fchmod(self._file, 0o600)  # not before it is known to be an audit
                 self.write(())
                 undo.pop_all()
         except OSError as error:
@@ -146,7 +147,6 @@ class ChainWriter:
     def _open(self) -> int:
         """Open the file at the path, which may be new, and take its size and age."""
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.fchmod(file, 0o600)
         _sync_directory(self._path)
         self._size = os.fstat(file).st_size
         self._begun = _first_moment(self._path)
@@ -154,6 +154,7 @@ class ChainWriter:
 
     def _replace_file(self) -> None:
         before, self._file = self._file, self._open()
+        os.fchmod(self._file, 0o600)
         os.close(before)
 
     def _follow_path(self) -> None:

@@ -56,6 +56,14 @@ def test_a_chain_goes_on_when_its_file_is_opened_again(path: Path) -> None:
     assert (report.fault, report.records, report.repairs) == (None, 4, 0)
 
 
+def test_a_file_that_is_no_audit_is_left_as_it_is(path: Path) -> None:
+    path.write_text("the notes of somebody\n")
+    path.chmod(0o644)
+    with pytest.raises(ConfigurationError, match="move all its files elsewhere"):
+        ChainWriter(path)
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("the notes of somebody\n", 0o644)
+
+
 def test_only_the_user_can_read_the_files(path: Path) -> None:
     path.touch(0o644)
     write_audit(path, 1)
