@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -32,17 +33,15 @@ class PhraseMatcher:
 
 
 def _any_of(phrases: Sequence[str]) -> re.Pattern[str]:
-    """Return a pattern of plain alternatives, which takes time linear in the text.
+    """Return a pattern that finds phrases in time linear in the text, as they are written and in canonical form.
 
-    A phrase is looked for as it is written, and as texts look by the time that detectors see them.
+    They stand between ends of words, which scripts that write without spaces do not show. Those that begin and end
+    alike are alternatives of one group, whose ends `re` tries once for all of them.
     """
-    written = dict.fromkeys(each for phrase in phrases for each in (phrase, canonical(phrase)) if each)
-    return re.compile("|".join(_whole_words(phrase.casefold()) for phrase in written))
-
-
-def _whole_words(phrase: str) -> str:
-    """Return a pattern of a phrase between ends of words, which scripts that write without spaces do not show."""
-    words = phrase.split()
-    before = "" if _UNSPACED.match(words[0][0]) else f"(?<!{_SPACED_LETTER})"
-    behind = "" if _UNSPACED.match(words[-1][-1]) else f"(?!{_SPACED_LETTER})"
-    return before + _GAP.join(map(re.escape, words)) + behind
+    groups: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    for words in (each.casefold().split() for phrase in phrases for each in (phrase, canonical(phrase))):
+        if words:
+            before = "" if _UNSPACED.match(words[0][0]) else f"(?<!{_SPACED_LETTER})"
+            behind = "" if _UNSPACED.match(words[-1][-1]) else f"(?!{_SPACED_LETTER})"
+            groups[before, behind][_GAP.join(map(re.escape, words))] = None
+    return re.compile("|".join(f"{ends[0]}(?:{'|'.join(group)}){ends[1]}" for ends, group in groups.items()))
