@@ -7,6 +7,7 @@ DEV_READY := $(VENV)/.dev-ready
 CLIENTS := tests/foreign_clients
 CLIENTS_VENV := .venv-clients
 CLIENTS_READY := $(CLIENTS_VENV)/.ready
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 help: ## List the targets
@@ -38,8 +39,8 @@ serve: $(SERVE_READY) ## Set up and serve the starter model on http://127.0.0.1:
 chat: $(SERVE_READY) ## Talk to a running server in the terminal
 	$(BIN)/turnwise chat $(ARGS)
 
-test: $(DEV_READY) $(CLIENTS_READY) lint types ## Set up, lint, check types and run every test
-	$(BIN)/python -m pytest $(ARGS)
+test: $(DEV_READY) $(CLIENTS_READY) lint types ## Set up, lint, check types and run every test (WORKERS=4: on four cores)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(DEV_READY) ## Check style, layout contracts and the container files
 	$(BIN)/ruff check .

@@ -30,7 +30,9 @@ def connect(server: LiveServer) -> OpenAI:
 
 
 def create(client: OpenAI, **options: Any) -> Response:
+    """Create a response; the model says anything, so a seed has it say the same each time."""
     content: Any = {"model": "test", "input": "hello world", "max_output_tokens": 24} | options
+    content["extra_body"] = {"seed": 11} | content.get("extra_body", {})
     return Response.model_validate(client.responses.create(**content))
 
 

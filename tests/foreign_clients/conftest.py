@@ -114,8 +114,8 @@ def _scripted(folder: Path) -> tuple[str, ...]:
 
 def _busy(folder: Path) -> tuple[str, ...]:
     script = write_script(folder / "slow.json", "word " * 3000, token_delay_ms=1000)
-    flags = ("--engine", "fake", "--fake-script", str(script), "--request-timeout-s", "3600")
-    return (*flags, "--max-batch", "1", "--max-queued-requests", "1")
+    flags = ("--engine", "fake", "--fake-script", str(script), "--default-max-tokens", "3000")
+    return (*flags, "--request-timeout-s", "3600", "--max-batch", "1", "--max-queued-requests", "1")
 
 
 def _full(server: LiveServer) -> ExitStack:
