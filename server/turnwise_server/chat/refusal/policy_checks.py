@@ -12,6 +12,13 @@ from turnwise_server.chat.refusal.policy_stages import Detector
 from turnwise_server.chat.refusal.policy_types import OPENAI_CATEGORIES
 from turnwise_server.chat.refusal.yaml_lines import Path
 
+_TAKEN: Final = {
+    "leak": "a reply that repeats the system prompt",
+    "policy": "a category that is not revealed",
+    "none": "no category",
+}
+"""What stands in the place of a category in headers, audit and metrics, and for what."""
+
 Fault: TypeAlias = tuple[Path, str]
 """Where in the policy, and what is wrong there."""
 
@@ -35,6 +42,11 @@ def check_policy(policy: Policy) -> Iterator[Fault]:
         if (principle.critique is None) != (principle.revision is None):
             yield ("principles", index), "critique and revision stand together: one of them is missing"
     for index, category in enumerate(policy.categories):
+        if category.id in _TAKEN:
+            yield (
+                ("categories", index, "id"),
+                f"{category.id} stands for {_TAKEN[category.id]}: take another name",
+            )
         yield from _check_category(category, ("categories", index), policy.language_default)
     for index, detector in enumerate(policy.detectors):
         yield from _check_detector(detector, ("detectors", index))
