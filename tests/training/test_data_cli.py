@@ -7,7 +7,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner, Result
 
-from turnwise_training.cli import app
+from turnwise_training.cli import app, main
 from turnwise_training.data import read_rows
 from turnwise_training.errors import ConfigurationError, DataError, RunError
 from turnwise_training.tokenizer import save_tokenizer
@@ -144,3 +144,16 @@ def test_convert_writes_nothing_where_a_row_is_broken(tmp_path: Path) -> None:
     result = run("convert", path, tmp_path / "new.jsonl")
     assert isinstance(result.exception, DataError)
     assert [each.name for each in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_path_that_cannot_be_written_is_named_in_one_line(
+    faq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    written = tmp_path / "file/rows.jsonl"
+    monkeypatch.setattr("sys.argv", ["turnwise-train", "data", "convert", str(faq), str(written)])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("turnwise-train: ")
+    assert str(tmp_path / "file") in line

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, NoReturn, cast
 
 import typer
 from typer.core import TyperGroup
@@ -189,19 +189,27 @@ def _show_log() -> None:
 
 
 def main() -> None:
-    """Run the command line; a known error is printed without a traceback, by one of the processes, and exits 2."""
+    """Run the command line; a known error, or a file's, is printed without a traceback, by one process, and exits 2."""
     # oneDNN keeps compiled kernels for 1,024 shapes; rows of every length then cost gigabytes (docs/lab-log.md).
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     _show_log()
     try:
         app()
     except TrainingError as error:
-        if os.environ.get("RANK", "0") != "0":
-            time.sleep(FIRST_SPEAKS_S)
-        typer.echo(f"turnwise-train: {error}", err=True)
-        sys.exit(2)
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}")
     finally:
         _leave_group()
+
+
+def _fail(reason: str) -> NoReturn:
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(FIRST_SPEAKS_S)
+    typer.echo(f"turnwise-train: {reason}", err=True)
+    sys.exit(2)
 
 
 def _leave_group() -> None:
