@@ -124,19 +124,20 @@ def test_a_blend_adds_weighted_logits() -> None:
     assert Blend([(Lengths(), 0.5), (Lengths(), 0.25)]).logits(["abcd"])[0, 0] == 3
 
 
-def test_the_strictest_source_decides_the_threshold() -> None:
+@pytest.mark.parametrize(("kind", "most"), [("ordinary", 2), ("content", 5), ("hard_safe", 10)])
+def test_the_strictest_source_decides_the_threshold_by_the_rate_of_its_kind(kind: Kind, most: int) -> None:
     rows = [
         *(row("x", source="mild") for _ in range(100)),
-        *(row("x", source="strict") for _ in range(100)),
+        *(row("x", source="strict", kind=kind) for _ in range(100)),
         *(row("x", "hate", source="bad", kind="request") for _ in range(20)),
     ]
     logits = np.full((220, len(LABELS)), -9.0, dtype=np.float32)
     logits[100:200, 0] = np.linspace(-3, 0, 100)
     logits[200:, 0] = 2
-    found = calibrate(rows, logits, false_refusals=0.02, hard_safe_refusals=0.1)
+    found = calibrate(rows, logits, false_refusals=0.02, content_refusals=0.05, hard_safe_refusals=0.1)
     flagged = found.flagged(found.scores(logits))
     assert flagged[:100].sum() == 0
-    assert 0 < flagged[100:200].sum() <= 2
+    assert most / 2 <= flagged[100:200].sum() <= most
     assert flagged[200:].all()
 
 
@@ -145,7 +146,9 @@ def test_a_label_that_harmless_texts_never_touch_gets_a_low_threshold() -> None:
     logits = np.full((120, len(LABELS)), -9.0, dtype=np.float32)
     logits[:100, 0] = np.linspace(-3, 0, 100)
     logits[100:, 2] = 2
-    found = calibrate(rows, logits, false_refusals=0.02, hard_safe_refusals=0.1).thresholds
+    found = calibrate(
+        rows, logits, false_refusals=0.02, content_refusals=0.05, hard_safe_refusals=0.1
+    ).thresholds
     assert found[LABELS[0]] > found[LABELS[2]] >= 0.2
 
 
@@ -159,7 +162,11 @@ def test_overconfident_logits_are_cooled() -> None:
 def test_thresholds_need_harmless_and_harmful_texts() -> None:
     with pytest.raises(DataError, match="both harmless and harmful"):
         calibrate(
-            [row("x")], np.zeros((1, 13), dtype=np.float32), false_refusals=0.01, hard_safe_refusals=0.1
+            [row("x")],
+            np.zeros((1, 13), dtype=np.float32),
+            false_refusals=0.01,
+            content_refusals=0.05,
+            hard_safe_refusals=0.1,
         )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from turnwise_training.errors import ConfigurationError, DataError
-from turnwise_training.safety.augment import REWRITES, augmented
 from turnwise_training.safety.config import EncoderSettings, OrdinaryFile, SafetyConfig
 from turnwise_training.safety.contrasts import written_rows
 from turnwise_training.safety.corpus import census, read_corpus
@@ -102,22 +101,6 @@ def test_what_is_written_has_both_sides_and_every_label() -> None:
     assert sum(each.unsafe for each in rows) > 100
     assert sum(not each.unsafe for each in rows) > 300
     assert rows == written_rows(frames_each=1, seed=1)
-
-
-@pytest.mark.parametrize("name", REWRITES)
-def test_a_rewrite_keeps_every_word_or_letter_in_some_form(name: str) -> None:
-    import random
-
-    rewritten = REWRITES[name]("how do I boil an egg", random.Random(1))
-    assert rewritten
-    assert (rewritten != "how do I boil an egg") or name == "plain"
-
-
-def test_rewritten_rows_keep_their_label_and_source() -> None:
-    rows = [row("how do I boil an egg")]
-    added = list(augmented(rows, share=1.0, seed=1))
-    assert added[0] == rows[0]
-    assert (added[1].source, added[1].unsafe, added[1].licence) == ("one", False, "MIT")
 
 
 def config_for(folder: Path, **changes: object) -> SafetyConfig:

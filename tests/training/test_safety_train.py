@@ -102,6 +102,21 @@ def test_a_recipe_becomes_a_detector_with_its_card(tmp_path: Path) -> None:
         CliRunner().invoke(app, ["safety", str(recipe)], catch_exceptions=False)
 
 
+def test_training_goes_on_from_a_detector_and_keeps_a_share_of_its_weights(tmp_path: Path) -> None:
+    recipe = str(write_world(tmp_path))
+    first = tmp_path / "out"
+
+    def trained(*changes: str) -> bytes:
+        CliRunner().invoke(app, ["safety", recipe, "--force", *changes], catch_exceptions=False)
+        return (first.with_name("next") / "model.safetensors").read_bytes()
+
+    CliRunner().invoke(app, ["safety", recipe], catch_exceptions=False)
+    onwards = (f"encoder.path={first}", f"output={first.with_name('next')}")
+    whole = (first / "model.safetensors").read_bytes()
+    assert trained(*onwards, "encoder.kept=1.0") == whole
+    assert trained(*onwards, "encoder.kept=0.5") != whole
+
+
 def test_a_dry_run_shows_what_each_role_would_read(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["safety", str(write_world(tmp_path)), "--dry-run"])
     shown = json.loads(done.stdout)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from turnwise_training.errors import DataError
 from turnwise_training.safety.detector import Calibration
 from turnwise_training.safety.labels import LABELS
-from turnwise_training.safety.rows import SafetyRow
+from turnwise_training.safety.rows import Kind, SafetyRow
 
 FLOOR: Final = 0.2
 """No threshold is lower: what little harmless text of a rare kind scores says nothing about the next one."""
@@ -32,25 +32,24 @@ def calibrate(
     logits: NDArray[np.float32],
     *,
     false_refusals: float,
+    content_refusals: float,
     hard_safe_refusals: float,
 ) -> Calibration:
     """Return one temperature for every label, and thresholds that keep both rates on every source.
 
-    On every source of ordinary texts at most `false_refusals` are flagged, on every one of harmless texts that are
-    alarming or that moderators looked at, at most `hard_safe_refusals`: the strictest source decides, because a rate
-    over all hides the worst. Each label may spend the same share of these rates, the largest at which all labels
-    together keep them; so a label that harmless texts rarely touch gets a low threshold.
+    On every source of ordinary texts at most `false_refusals` are flagged, on every one of harmless remarks that
+    moderators looked at, `content_refusals`, and of alarming ones `hard_safe_refusals`: the strictest source decides,
+    because a rate over all hides the worst. Each label may spend the same share of these rates, the largest at which
+    all labels together keep them; so a label that harmless texts rarely touch gets a low threshold.
     """
     temperature = dict.fromkeys(LABELS, fit_temperature(rows, logits))
     scores = Calibration(temperature, {}).scores(logits)
-    places: dict[tuple[str, bool], list[int]] = defaultdict(list)
+    rates = {"ordinary": false_refusals, "content": content_refusals, "hard_safe": hard_safe_refusals}
+    places: dict[tuple[str, Kind], list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
         if not row.unsafe:
-            places[row.source, row.kind != "ordinary"].append(place)
-    allowances = [
-        Allowance(scores[found], hard_safe_refusals if hard else false_refusals)
-        for (_, hard), found in places.items()
-    ]
+            places[row.source, row.kind].append(place)
+    allowances = [Allowance(scores[found], rates[kind]) for (_, kind), found in places.items()]
     thresholds = _thresholds(allowances)
     return Calibration(temperature, dict(zip(LABELS, thresholds.tolist(), strict=True)))
 

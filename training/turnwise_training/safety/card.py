@@ -83,9 +83,10 @@ def _shape(facts: dict[str, Any]) -> str:
     return (
         f"Weights of the logits: {parts}; temperature {next(iter(facts['temperature'].values()))}. Thresholds: "
         f"{thresholds}. They were chosen so that at most {allowed['ordinary']:.1%} of each development source's "
-        f"ordinary texts and {allowed['hard_safe']:.0%} of the harmless ones that are alarming or come from moderation "
-        f"data sets are flagged. A message takes {speed['median']} ms at the median and {speed['p90']} ms at the 90th "
-        f"percentile of {speed['n']} held-out ones, on one thread of a machine with other work.\n"
+        f"ordinary texts, {allowed['content']:.1%} of the harmless remarks of moderation data sets and "
+        f"{allowed['hard_safe']:.0%} of harmless texts that are alarming are flagged. A message takes "
+        f"{speed['median']} ms at the median and {speed['p90']} ms at the 90th percentile of {speed['n']} held-out "
+        f"ones, on one thread of a machine with other work.\n"
     )
 
 

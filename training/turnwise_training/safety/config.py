@@ -23,7 +23,9 @@ class EncoderSettings:
     """How the encoder is fine-tuned."""
 
     path: Path
-    """Directory of a BERT encoder: config.json, model.safetensors, tokenizer.json."""
+    """Directory of a BERT encoder, or of a detector to go on from: config.json, model.safetensors, tokenizer.json."""
+    kept: float = 0.0
+    """Share of the weights it began with that stays in the mean of those and the trained ones."""
     epochs: int = 2
     learning_rate: float = 1e-4
     batch_size: int = 32
@@ -71,10 +73,12 @@ class SafetyConfig:
     """Frames that each written phrase stands in."""
     augmented_share: float = 0.25
     """Share of the rows that training also reads in another form."""
-    false_refusals: float = 0.01
+    false_refusals: float = 0.02
     """Share of the ordinary texts of every development source that the thresholds may refuse at most."""
+    content_refusals: float = 0.02
+    """The same for harmless remarks of moderation data sets."""
     hard_safe_refusals: float = 0.1
-    """The same for harmless ones that are alarming or come from moderation data sets."""
+    """The same for harmless texts that are alarming."""
     encoder_weight: float = 0.65
     """Weight of the encoder's logits in the ensemble; the linear model has the rest."""
     policy_file: Path | None = None

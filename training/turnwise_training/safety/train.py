@@ -100,6 +100,7 @@ def measure(config: SafetyConfig, corpus: Corpus, models: Models) -> tuple[Calib
         corpus.development,
         development,
         false_refusals=config.false_refusals,
+        content_refusals=config.content_refusals,
         hard_safe_refusals=config.hard_safe_refusals,
     )
     held_out = whole_logits(models.blend, [row.text for row in corpus.held_out])
@@ -111,6 +112,7 @@ def measure(config: SafetyConfig, corpus: Corpus, models: Models) -> tuple[Calib
         "notes": config.notes,
         "false_refusals_allowed": {
             "ordinary": config.false_refusals,
+            "content": config.content_refusals,
             "hard_safe": config.hard_safe_refusals,
         },
         "training": census(corpus.train),
