@@ -22,10 +22,14 @@ from torch.nn import functional
 
 from turnwise_server.moderation.rounded_matrices import multiplies_bfloat16, round_matrices
 
-_PASS_TOKENS: Final = 512
+_PASS_TOKENS: Final = 256
 """Tokens of a pass, unless one text has more; with more it would be no quicker on one core."""
-_TOKEN_STEP: Final = 8
-"""Passes are filled up to a multiple of it: each number that is new costs milliseconds, to compile kernels in."""
+_SHORT: Final = 64
+_STEPS: Final = (8, 32)
+"""Short passes are filled up to a multiple of the first number of tokens, longer ones of the second.
+
+Each number of tokens that is new costs milliseconds, to compile kernels in, and megabytes, to keep them.
+"""
 
 
 class BertShape(BaseModel):
@@ -101,7 +105,8 @@ class PackedBert(nn.Module):
 
     def forward(self, texts: Sequence[Sequence[int]]) -> Tensor:
         """Return the logits of texts that share a pass, shape (texts, labels)."""
-        filler = [0] * (-sum(map(len, texts)) % _TOKEN_STEP)
+        tokens = sum(map(len, texts))
+        filler = [0] * (-tokens % _STEPS[tokens > _SHORT])
         borders = list(accumulate(map(len, [*texts, filler]), initial=0))
         spans = [slice(*pair) for pair in pairwise(borders)]
         ids = torch.tensor([token for text in [*texts, filler] for token in text])

@@ -78,9 +78,9 @@ def test_weights_that_lack_one_are_left_to_others_who_say_what_is_wrong(tmp_path
 
 
 @given(st.lists(st.lists(st.just(1), min_size=1, max_size=700), max_size=12))
-def test_passes_hold_every_text_in_order_and_512_tokens_unless_one_text_has_more(
+def test_passes_hold_every_text_in_order_and_256_tokens_unless_one_text_has_more(
     texts: list[list[int]],
 ) -> None:
     found = list(passes(texts))
     assert [text for batch in found for text in batch] == texts
-    assert all(len(batch) == 1 or sum(map(len, batch)) <= 512 for batch in found)
+    assert all(len(batch) == 1 or sum(map(len, batch)) <= 256 for batch in found)
