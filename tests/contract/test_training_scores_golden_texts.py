@@ -37,7 +37,10 @@ def test_the_detector_ships_small_permissive_and_without_pickle() -> None:
 
 
 def test_the_shipped_figures_keep_the_bars() -> None:
-    held_out = json.loads((DETECTOR / "safety.json").read_text())["held_out"]
-    for each in held_out["sources"]:
+    facts = json.loads((DETECTOR / "safety.json").read_text())
+    for each in facts["held_out"]["sources"]:
         if not each["unsafe"]:
             assert each["rate"] <= (0.20 if each["kind"] == "hard_safe" else 0.03), each["source"]
+    for each in facts["development"]["sources"]:
+        if not each["unsafe"]:
+            assert each["rate"] <= facts["false_refusals_allowed"][each["kind"]], each["source"]

@@ -17,6 +17,7 @@ from transformers import (
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    PreTrainedModel,
 )
 
 WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", *"abcdefghij")
@@ -44,9 +45,7 @@ def write_classifier(
         label2id={label: place for place, label in enumerate(labels)},
         problem_type=problem_type,
     )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    _write_tokenizer(folder)
-    return folder
+    return _save(BertForSequenceClassification(config), folder)
 
 
 def write_distilled_classifier(folder: Path, labels: Sequence[str]) -> Path:
@@ -63,18 +62,18 @@ def write_distilled_classifier(folder: Path, labels: Sequence[str]) -> Path:
         id2label=dict(enumerate(labels)),
         label2id={label: place for place, label in enumerate(labels)},
     )
-    DistilBertForSequenceClassification(config).save_pretrained(folder)
-    _write_tokenizer(folder)
-    return folder
+    return _save(DistilBertForSequenceClassification(config), folder)
 
 
-def _write_tokenizer(folder: Path) -> None:
+def _save(model: PreTrainedModel, folder: Path) -> Path:
+    model.save_pretrained(folder)
     tokenizer = Tokenizer(WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
     tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
 
 
 def change_json(file: Path, **values: object) -> None:

@@ -106,11 +106,11 @@ class PackedBert(nn.Module):
     def forward(self, texts: Sequence[Sequence[int]]) -> Tensor:
         """Return the logits of texts that share a pass, shape (texts, labels)."""
         tokens = sum(map(len, texts))
-        filler = [0] * (-tokens % _STEPS[tokens > _SHORT])
-        borders = list(accumulate(map(len, [*texts, filler]), initial=0))
+        read = [*texts, [0] * (-tokens % _STEPS[tokens > _SHORT])]
+        borders = list(accumulate(map(len, read), initial=0))
         spans = [slice(*pair) for pair in pairwise(borders)]
-        ids = torch.tensor([token for text in [*texts, filler] for token in text])
-        places = torch.tensor([place for text in [*texts, filler] for place in range(len(text))])
+        ids = torch.tensor([token for text in read for token in text])
+        places = torch.tensor([place for text in read for place in range(len(text))])
         states: Tensor = self.norm(self.words[ids].float() + self.places[places])
         *layers, last = self.layers
         for layer in layers:

@@ -8,6 +8,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from support.fake_server import FakeServer, fake_server
+from support.response_events import MESSAGE_EVENTS
 from support.responses import events_of, respond, text_of, types_of
 from support.tool_templates import HERMES
 
@@ -65,19 +66,8 @@ async def test_the_events_of_text_and_calls_follow_each_other() -> None:
         "function_call_arguments.done",
         "output_item.done",
     ]
-    assert types_of(events) == [
-        "created",
-        "in_progress",
-        "output_item.added",
-        "content_part.added",
-        "output_text.delta",
-        "output_text.done",
-        "content_part.done",
-        "output_item.done",
-        *a_call,
-        *a_call,
-        "completed",
-    ]
+    *message, completed = MESSAGE_EVENTS
+    assert types_of(events) == [*message, *a_call, *a_call, completed]
     for event in events:
         assert SDK_EVENT.validate_python(event).type == event["type"]
     final = events[-1]["response"]

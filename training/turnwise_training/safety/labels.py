@@ -40,6 +40,7 @@ _REMARKS: Final[dict[str, tuple[str, ...]]] = {
     "threat": ("harassment", "harassment/threatening", "violence"),
     "identity_hate": ("hate",),
 }
+_MEANINGS: Final = {label: (label,) for label in LABELS} | _REQUESTS | _REMARKS
 
 
 def labels_of(category: str) -> frozenset[str] | None:
@@ -47,7 +48,6 @@ def labels_of(category: str) -> frozenset[str] | None:
 
     A category may be a label itself, and may join several with `+`, as in `toxic+threat`.
     """
-    meanings = {label: (label,) for label in LABELS} | _REQUESTS | _REMARKS
-    parts = [meanings.get(part) for part in category.split("+")]
+    parts = [_MEANINGS.get(part) for part in category.split("+")]
     known = [part for part in parts if part is not None]
     return frozenset(label for part in known for label in part) if len(known) == len(parts) else None

@@ -10,6 +10,9 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+SHORT_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
+"""Of what takes milliseconds: a token, a detector's answer."""
+
 
 class IntervalHistogram(Collector):
     """Counts the intervals between successive moments, by model. `observe` belongs to one thread."""

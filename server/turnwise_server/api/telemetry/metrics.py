@@ -17,7 +17,7 @@ from turnwise_server.api.errors import ERROR_CODES
 from turnwise_server.api.supervision import Interruption
 from turnwise_server.api.telemetry.endpoints import PROBES
 from turnwise_server.api.telemetry.engine_metrics import engine_families
-from turnwise_server.api.telemetry.interval_histogram import IntervalHistogram
+from turnwise_server.api.telemetry.interval_histogram import SHORT_BOUNDS_S, IntervalHistogram
 from turnwise_server.api.telemetry.request_facts import ReplyFacts, RequestFacts
 from turnwise_server.api.telemetry.safety_metrics import SafetyMetrics
 from turnwise_server.engine.base import EngineStats
@@ -28,7 +28,6 @@ OTHER = "other"
 _NOT_REJECTED = frozenset({499, 500})
 """Statuses that nobody chose: the client left, or the server is at fault."""
 
-_TOKEN_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
 _WAIT_BOUNDS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _REPLY_BOUNDS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600)
 _TOKEN_COUNTS = tuple(2**power for power in range(18))
@@ -74,7 +73,7 @@ class Metrics:
         self._inter_token_latency = IntervalHistogram(
             f"{PREFIX}_inter_token_latency_seconds",
             "Between two successive tokens of one choice.",
-            bounds_s=_TOKEN_BOUNDS_S,
+            bounds_s=SHORT_BOUNDS_S,
         )
         self._registry.register(self._inter_token_latency)
         ProcessCollector(registry=self._registry)

@@ -6,12 +6,11 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from turnwise_server.api.telemetry.interval_histogram import SHORT_BOUNDS_S
 from turnwise_server.moderation.audit.record import AuditRecord
 from turnwise_server.moderation.panel import Asked
 
 NO_CATEGORY = "none"
-
-_LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
 
 
 class SafetyMetrics:
@@ -50,7 +49,7 @@ class SafetyMetrics:
             "How long a detector took to judge a text.",
             ("detector",),
             registry=registry,
-            buckets=_LATENCY_BOUNDS_S,
+            buckets=SHORT_BOUNDS_S,
         )
 
     def refused(self, *, stage: str, category: str) -> None:
